@@ -1,0 +1,9 @@
+//! EZIO puts one disk image on many machines.
+//!
+//! This crate touches the world and decides little: it reads and writes devices, runs `partclone`,
+//! talks to people. What a `.torrent` means, and later what a node does next, is decided in
+//! [`swarm`]. The library exists for the binary, the tests and the fuzz targets; it promises no
+//! stable interface.
+#![deny(unsafe_code)]
+
+pub mod sha1;

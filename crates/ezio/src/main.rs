@@ -1,0 +1,3 @@
+//! The `ezio` program: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! SHA-1 on many lanes. (Written next.)

@@ -1,0 +1,2 @@
+//! Deterministic simulator: one seed, one run.
+#![forbid(unsafe_code)]
