@@ -3,7 +3,14 @@
 //! No clock, no thread, no I/O, no payload bytes: `no_std` lets the compiler enforce it. What
 //! happens comes in as values, what shall be done goes out as values, so the simulator runs the
 //! very code that ships.
+//!
+//! So far: the formats a swarm speaks of. [`bencode`] is the notation, [`metainfo`] the `.torrent`
+//! file, [`layout`] where an image's bytes live on a device, [`units`] how people write sizes.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+pub mod bencode;
+pub mod layout;
+pub mod units;
