@@ -114,6 +114,11 @@ impl<'a> Decoder<'a> {
         self.at
     }
 
+    /// Moves to the value that begins at byte `offset`, as [`Decoder::offset`] told it before.
+    pub(crate) fn seek(&mut self, offset: usize) {
+        self.at = offset;
+    }
+
     /// Reads an integer.
     ///
     /// # Errors
@@ -293,9 +298,7 @@ impl<'a> Decoder<'a> {
         let begin = self.at;
         let key = self.bytes()?;
         match last {
-            Some(last) if last == key => {
-                Err(BencodeError { at: begin, kind: Kind::DuplicateKey })
-            }
+            Some(last) if last == key => Err(BencodeError { at: begin, kind: Kind::DuplicateKey }),
             Some(last) if last > key && self.limits.keys_ascend => {
                 Err(BencodeError { at: begin, kind: Kind::KeyOrder })
             }

@@ -54,7 +54,9 @@ pub enum LayoutError {
         offset: u64,
     },
     /// An extent ends behind the last offset a device can have.
-    #[error("extent {index} at {offset:#x} of {len} bytes ends behind the largest device (2^63 bytes)")]
+    #[error(
+        "extent {index} at {offset:#x} of {len} bytes ends behind the largest device (2^63 bytes)"
+    )]
     TooFar {
         /// Which extent.
         index: usize,
@@ -207,9 +209,8 @@ fn check_overlap(extents: &[Extent]) -> Result<(), LayoutError> {
         }
         Ok(())
     };
-    let pairs = |all: &[(usize, Extent)]| {
-        all.windows(2).try_for_each(|pair| check(pair[0], pair[1]))
-    };
+    let pairs =
+        |all: &[(usize, Extent)]| all.windows(2).try_for_each(|pair| check(pair[0], pair[1]));
     if extents.is_sorted_by_key(|e| e.offset) {
         // The usual case needs no second copy of a million extents.
         return extents

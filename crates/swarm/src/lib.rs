@@ -13,4 +13,5 @@ extern crate alloc;
 
 pub mod bencode;
 pub mod layout;
+pub mod metainfo;
 pub mod units;

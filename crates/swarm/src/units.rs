@@ -24,7 +24,9 @@ pub enum UnitError {
     #[error("unknown unit; sizes take B, kB, KB, MB, GB, TB, KiB, MiB, GiB, TiB, K, M, G, T")]
     UnknownUnit,
     /// The letters behind the number of a rate.
-    #[error("unknown unit; rates take kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s, KiB/s, MiB/s, GiB/s")]
+    #[error(
+        "unknown unit; rates take kbit/s, Mbit/s, Gbit/s, kB/s, MB/s, GB/s, KiB/s, MiB/s, GiB/s"
+    )]
     UnknownRate,
     /// More than fits in 63 bits of bytes.
     #[error("too large")]
@@ -143,7 +145,9 @@ fn show(
 ) -> fmt::Result {
     match units.iter().find(|(factor, _)| value >= *factor) {
         None => write!(f, "{value} {smallest}"),
-        Some(&(factor, unit)) if value % factor == 0 => write!(f, "{} {unit}", value / factor),
+        Some(&(factor, unit)) if value.is_multiple_of(factor) => {
+            write!(f, "{} {unit}", value / factor)
+        }
         Some(&(factor, unit)) => {
             let tenths = u128::from(value) * 10 / u128::from(factor);
             write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
