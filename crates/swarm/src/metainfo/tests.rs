@@ -1,6 +1,7 @@
 use super::*;
 use alloc::format;
 use alloc::string::ToString;
+use alloc::vec;
 
 fn two_extents() -> Layout {
     let extents = [(0, 12288), (0x8000, 8192)];
@@ -211,4 +212,16 @@ fn the_piece_length_aims_at_a_few_thousand_pieces() {
     check(10_000_000_000, 4 << 20);
     check(50_000_000_000, 16 << 20);
     check(u64::MAX, 16 << 20);
+}
+
+/// The largest images that users of the C++ EZIO met had 100 000 extents.
+#[test]
+fn a_million_extents_are_written_and_read() {
+    let extents = (0..1_000_000_u64).map(|i| Extent { offset: i * 8192, len: 4096 }).collect();
+    let layout = Layout::new(extents).unwrap();
+    let hashes = vec![[7; 20]; 245];
+    let draft = Draft { hashes: &hashes, ..plain(&layout, &[]) };
+    let torrent = Metainfo::parse(draft.encode()).unwrap();
+    assert_eq!(torrent.layout(), &layout);
+    assert_eq!(torrent.path(999_999), [format!("{:032x}", 999_999_u64 * 8192).as_bytes()]);
 }
