@@ -6,4 +6,7 @@
 //! stable interface.
 #![deny(unsafe_code)]
 
+pub mod device;
+pub mod hashing;
 pub mod sha1;
+pub mod store;

@@ -1,0 +1,115 @@
+//! Where the bytes of an image are: addressed by image offsets, whatever lies below.
+//!
+//! A store turns image offsets into places through the torrent's
+//! [`Layout`](swarm::layout::Layout). It never knows what the bytes mean; who reads them verifies
+//! them.
+
+mod device;
+mod dir;
+
+pub use device::DeviceStore;
+pub use dir::{DirStore, Names};
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use swarm::layout::Layout;
+use swarm::metainfo::Metainfo;
+use swarm::units::Bytes;
+
+/// An image that can be read by many threads at once.
+pub trait Store: Send + Sync {
+    /// Fills `buf` with the image's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// What the kernel answered, with the place on the device it was asked for. `buf` then holds
+    /// anything.
+    ///
+    /// # Panics
+    /// If the bytes are not all inside the image.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Says that `range` of the image will be read soon, so that the kernel may begin now. Returns
+    /// when the requests are with the device, not when they are answered.
+    fn prefetch(&self, range: Range<u64>) {
+        let _ = range;
+    }
+
+    /// Whether all of `range` is known, without reading, to be zeros.
+    fn is_hole(&self, range: Range<u64>) -> bool {
+        let _ = range;
+        false
+    }
+}
+
+/// Opens what `path` is, to read the image of `torrent` from it: a directory of block files, a
+/// device, or a file with the device's bytes.
+///
+/// Block files lie in `path` itself or, as the C++ EZIO keeps them, below it in a directory with
+/// the torrent's name.
+///
+/// # Errors
+/// What could not be opened and why; a device or file that is too small for the image.
+pub fn open(torrent: &Metainfo, path: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    let metadata = std::fs::metadata(path)
+        .map_err(|e| anyhow::anyhow!("open {}: {}", path.display(), io_reason(&e)))?;
+    if metadata.is_dir() {
+        return Ok(Arc::new(DirStore::open(torrent, path)?));
+    }
+    let layout = Arc::new(torrent.layout().clone());
+    Ok(Arc::new(DeviceStore::open(path, layout)?))
+}
+
+/// A read that failed, and where.
+#[derive(Debug)]
+pub struct StoreError {
+    /// The device or file.
+    pub path: PathBuf,
+    /// Where on it the read began, in bytes.
+    pub offset: u64,
+    /// Bytes wanted.
+    pub len: u64,
+    /// What the kernel said.
+    pub error: io::Error,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StoreError { path, offset, len, error } = self;
+        write!(f, "read {} at {offset:#x} of {}: ", Bytes(*len), path.display())?;
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => write!(f, "it ends before that; has it shrunk?"),
+            _ => write!(f, "{}", io_reason(error)),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// The kernel's words without the number that the standard library appends to them.
+#[must_use]
+pub fn io_reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// Runs `each` with every part of `range`: which span of the layout, and which bytes of the range.
+fn for_spans<E>(
+    layout: &Layout,
+    range: Range<u64>,
+    mut each: impl FnMut(swarm::layout::Span, Range<usize>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = 0;
+    for span in layout.spans(range) {
+        // A span is a part of a buffer in memory, so its length fits.
+        let len = span.device.len as usize;
+        each(span, at..at + len)?;
+        at += len;
+    }
+    Ok(())
+}
