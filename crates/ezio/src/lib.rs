@@ -6,7 +6,12 @@
 //! stable interface.
 #![deny(unsafe_code)]
 
+pub mod capture;
+pub mod cli;
 pub mod device;
 pub mod hashing;
+pub mod inspect;
 pub mod sha1;
 pub mod store;
+pub mod ui;
+pub mod verify;

@@ -1,3 +1,5 @@
-//! The `ezio` program: arguments in, exit code out.
+//! The `ezio` program. Everything is in the library, where tests and fuzz targets reach it.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ezio::cli::main()
+}

@@ -1,0 +1,217 @@
+//! The command line: arguments into a command, a command into an exit code.
+//!
+//! Exit codes: 0 done, 1 failed (what, on what and why stands on standard error), 2 usage.
+
+use crate::capture::{self, Capture};
+use crate::ui::Ui;
+use crate::{inspect, verify};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use swarm::metainfo::{PIECE_LEN_MAX, PIECE_LEN_MIN};
+use swarm::units::parse_size;
+
+/// Put one disk image on many machines, as fast as the wire.
+#[derive(Debug, Parser)]
+#[command(name = "ezio", version, disable_version_flag = true, arg_required_else_help = true)]
+struct Cli {
+    /// Print the version
+    #[arg(short = 'v', long = "version", action = ArgAction::Version)]
+    version: Option<bool>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a torrent of the used blocks of a partition or an image file
+    Capture(CaptureArgs),
+    /// Read an image again and list every piece that is not what the torrent says
+    Verify(VerifyArgs),
+    /// Show what is in a torrent
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+struct CaptureArgs {
+    /// A block device or image file with a file system, a torrent.info of partclone, or a
+    /// directory of block files (partclone -T)
+    source: PathBuf,
+
+    /// The torrent to write
+    #[arg(short, long, value_name = "OUT.torrent")]
+    output: PathBuf,
+
+    /// The torrent's name [default: the source's file name]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Bytes of a piece, as 16MiB [default: a power of two from 256 KiB to 16 MiB that makes 2000
+    /// to 4000 pieces]
+    #[arg(long, value_name = "SIZE", value_parser = piece_size)]
+    piece_size: Option<u32>,
+
+    /// A tracker's announce URL; several become tiers, tried in order
+    #[arg(long = "tracker", value_name = "URL", value_parser = tracker_url)]
+    trackers: Vec<String>,
+
+    /// Who made the torrent, as it will say
+    #[arg(long, default_value = concat!("ezio ", env!("CARGO_PKG_VERSION")))]
+    creator: String,
+
+    /// Also write the used blocks as files into DIR, as `partclone -T` does
+    #[arg(long, value_name = "DIR")]
+    image: Option<PathBuf>,
+
+    /// Take all blocks, whatever the source holds
+    #[arg(long)]
+    raw: bool,
+
+    /// Read a source that is mounted read-only, or whose file system was not unmounted cleanly
+    #[arg(long)]
+    force: bool,
+
+    /// Leave the backup boot sector of NTFS out, as partclone does
+    #[arg(long)]
+    no_ntfs_tail: bool,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The torrent
+    torrent: PathBuf,
+
+    /// A block device, a file with a device's bytes, or a directory of block files
+    path: PathBuf,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct InspectArgs {
+    /// The torrent
+    torrent: PathBuf,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Print one JSON object a line: progress, notes, the result
+    #[arg(long)]
+    json: bool,
+
+    /// Print only the result and errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Print more of what is done
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+impl CommonArgs {
+    fn ui(&self) -> Ui {
+        Ui { json: self.json, quiet: self.quiet, verbose: self.verbose }
+    }
+}
+
+/// Runs the command of this process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let (ui, outcome) = match command {
+        Command::Capture(args) => {
+            let ui = args.common.ui();
+            (ui, interruptible(|stop| capture::run(&args.into(), ui, stop).map(|()| true)))
+        }
+        Command::Verify(args) => {
+            let ui = args.common.ui();
+            (ui, interruptible(|stop| verify::run(&args.torrent, &args.path, ui, stop)))
+        }
+        Command::Inspect(args) => {
+            let ui = args.common.ui();
+            (ui, inspect::run(&args.torrent, ui).map(|()| true))
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `work` with a flag that Ctrl-C and SIGTERM set, so that it can clean up. A second signal
+/// ends the process at once.
+fn interruptible<T>(work: impl FnOnce(&AtomicBool) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    work(&stop)
+}
+
+impl From<CaptureArgs> for Capture {
+    fn from(args: CaptureArgs) -> Capture {
+        Capture {
+            source: args.source,
+            output: args.output,
+            name: args.name,
+            piece_len: args.piece_size,
+            trackers: args.trackers,
+            creator: args.creator,
+            image: args.image,
+            raw: args.raw,
+            force: args.force,
+            ntfs_tail: !args.no_ntfs_tail,
+        }
+    }
+}
+
+fn piece_size(text: &str) -> Result<u32, String> {
+    let bytes = parse_size(text).map_err(|e| e.to_string())?;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|len| (PIECE_LEN_MIN..=PIECE_LEN_MAX).contains(len) && len.is_power_of_two())
+        .ok_or_else(|| "a piece has a power of two of bytes, from 16KiB to 64MiB".to_owned())
+}
+
+fn tracker_url(text: &str) -> Result<String, String> {
+    let known = ["http://", "https://", "udp://"].iter().any(|scheme| text.starts_with(scheme));
+    if known && !text.contains(char::is_whitespace) {
+        Ok(text.to_owned())
+    } else {
+        Err("an announce URL looks like http://192.168.1.1:6969/announce".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn piece_sizes_are_powers_of_two_within_bounds() {
+        assert_eq!(piece_size("16MiB"), Ok(16 << 20));
+        assert!(piece_size("15MiB").is_err());
+        assert!(piece_size("8KiB").is_err());
+        assert!(piece_size("128MiB").is_err());
+    }
+}
