@@ -1,3 +1,45 @@
-//! The project's chores.
+//! The project's chores: `cargo xtask ci` and `cargo xtask bench`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod ci;
+
+use anyhow::{Context as _, bail};
+use std::path::Path;
+use std::process::Command;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  ci                            everything that must pass before a change lands
+  bench capture [GIB [ROUNDS]]  capture and verify beside partclone and the limits of this
+                                machine; as root, wants 3 x GIB of disk [default: 4 5]
+";
+
+fn main() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the root")?;
+    std::env::set_current_dir(root)?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["ci"] => ci::run_all(),
+        ["bench", "capture"] => bench::capture(4, 5),
+        ["bench", "capture", gib] => bench::capture(gib.parse()?, 5),
+        ["bench", "capture", gib, rounds] => bench::capture(gib.parse()?, rounds.parse()?),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// Runs a command and fails if it does.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    eprintln!("+ {}", shown(command));
+    let status = command.status().with_context(|| format!("run {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", shown(command));
+    }
+    Ok(())
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,101 @@
+//! `cargo xtask ci`: format, lints, tests, documentation, tidiness.
+//!
+//! A test that lacks a right, a program or a kernel feature prints `skipped: TEST: WHY`. When the
+//! environment says `CI=true`, a skip that `lab/allowed-skips.txt` does not list is a failure.
+
+use crate::run;
+use anyhow::{Context as _, bail, ensure};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Runs all of it, the quick things first.
+pub(crate) fn run_all() -> anyhow::Result<()> {
+    tidy(Path::new("."))?;
+    run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
+    run(Command::new("cargo").args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    run(Command::new("cargo")
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
+    test()
+}
+
+/// Runs the README's test command and looks at what was skipped.
+fn test() -> anyhow::Result<()> {
+    eprintln!("+ cargo test --workspace");
+    let mut child = Command::new("cargo")
+        .args(["test", "--workspace"])
+        // Tests print their skips there, past the capture of the test harness.
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run cargo test")?;
+    let mut skips = Vec::new();
+    let stderr = child.stderr.take().context("cargo test has a standard error")?;
+    for line in BufReader::new(stderr).split(b'\n') {
+        let line = line.context("read from cargo test")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(std::io::stderr(), "{line}")?;
+        // The harness may have begun a line of its own before.
+        if let Some(at) = line.find("skipped: ") {
+            skips.push(line[at..].trim_end().to_owned());
+        }
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    ensure!(status.success(), "cargo test failed ({status})");
+    check_skips(&skips)
+}
+
+fn check_skips(skips: &[String]) -> anyhow::Result<()> {
+    let list = "lab/allowed-skips.txt";
+    let allowed = std::fs::read_to_string(list).with_context(|| format!("read {list}"))?;
+    let allowed: Vec<&str> =
+        allowed.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+    let unknown: Vec<&str> =
+        skips.iter().map(String::as_str).filter(|skip| !allowed.contains(skip)).collect();
+    eprintln!("{} tests skipped, {} of them not listed in {list}", skips.len(), unknown.len());
+    if !unknown.is_empty() && std::env::var_os("CI").is_some_and(|ci| ci == "true") {
+        bail!("in CI every skip is reviewed; list it or mend it:\n{}", unknown.join("\n"));
+    }
+    Ok(())
+}
+
+/// Checks what the compiler does not: every source file says at its top what it is for, and
+/// nothing is left for later without saying when.
+fn tidy(root: &Path) -> anyhow::Result<()> {
+    let mut faults = Vec::new();
+    for path in sources(root)? {
+        let text = std::fs::read_to_string(&path)?;
+        // A file of tests belongs to the file it tests.
+        if !text.starts_with("//!") && !path.ends_with("tests.rs") {
+            faults.push(format!("{}: does not begin with `//!`", path.display()));
+        }
+        for (number, line) in (1..).zip(text.lines()) {
+            let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("dbg", "!(")];
+            if marks.iter().any(|mark| line.contains(mark)) {
+                faults.push(format!("{}:{number}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    ensure!(faults.is_empty(), "untidy:\n{}", faults.join("\n"));
+    Ok(())
+}
+
+/// All Rust files that git tracks.
+fn sources(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(root)
+        .args(["ls-files", "-z", "--", "*.rs"])
+        .output()
+        .context("run git ls-files")?;
+    ensure!(output.status.success(), "git ls-files failed ({})", output.status);
+    let names = output.stdout.split(|&b| b == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| root.join(String::from_utf8_lossy(name).as_ref())).collect())
+}
