@@ -66,8 +66,8 @@ struct Image {
     what: String,
 }
 
-/// partclone's only piece length (`DEFAULT_PIECE_SIZE` of its `torrent_helper.c`).
-pub const PARTCLONE_PIECE_LEN: u32 = 16 << 20;
+/// partclone's only piece length, as the type that torrents have it in. Fits: it is 2^24.
+const PARTCLONE_PIECE_LEN: u32 = torrent_info::PIECE_LEN as u32;
 
 /// Captures, and prints a summary.
 ///

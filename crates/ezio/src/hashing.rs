@@ -356,7 +356,7 @@ mod tests {
     }
 
     fn memory(len: usize, broken: Range<u64>) -> Memory {
-        let bytes = (0..len).map(|i| (i * i >> 7) as u8).collect();
+        let bytes = (0..len).map(|i| ((i * i) >> 7) as u8).collect();
         Memory { bytes, broken, prefetched: Mutex::default() }
     }
 

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use swarm::layout::{DEVICE_END_MAX, Extent};
+use swarm::metainfo::parse_offset;
 use swarm::units::Bytes;
 
 /// What a BT image directory holds.
@@ -215,7 +216,8 @@ fn open_dir(path: &Path) -> Result<OwnedFd, ImageDirError> {
 fn block_file(path: &Path, dir: &OwnedFd, name: &[u8]) -> Result<Extent, ImageDirError> {
     let file = || path.join(OsStr::from_bytes(name));
     let stray = |why| ImageDirError::Stray { path: file(), why };
-    let offset = offset_of(name).map_err(stray)?;
+    let offset = parse_offset(name)
+        .ok_or_else(|| stray("has a name that is no hexadecimal number below 2^63"))?;
     let stat =
         statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed("look at", &file(), e))?;
     match FileType::from_raw_mode(stat.st_mode) {
@@ -232,16 +234,6 @@ fn block_file(path: &Path, dir: &OwnedFd, name: &[u8]) -> Result<Extent, ImageDi
         return Err(stray("ends behind the largest device (2^63 bytes)"));
     }
     Ok(Extent { offset, len })
-}
-
-/// Hexadecimal digits of any number, without a prefix, of a value below 2^63.
-fn offset_of(name: &[u8]) -> Result<u64, &'static str> {
-    if !name.iter().all(u8::is_ascii_hexdigit) {
-        return Err("has a name that is no hexadecimal number");
-    }
-    let text = std::str::from_utf8(name).unwrap_or_default();
-    let offset = u64::from_str_radix(text, 16).ok().filter(|&offset| offset <= DEVICE_END_MAX);
-    offset.ok_or("has a name above the largest offset of a device (2^63)")
 }
 
 fn check_overlap(path: &Path, found: &[(Extent, Box<[u8]>)]) -> Result<(), ImageDirError> {
@@ -524,16 +516,15 @@ mod tests {
 
     #[test]
     fn what_does_not_belong_there_is_named() {
-        let number = "has a name that is no hexadecimal number";
-        let too_far = "has a name above the largest offset of a device (2^63)";
+        let number = "has a name that is no hexadecimal number below 2^63";
         stray(&[("0", b"x"), ("notes.txt", b"x")], &format!("notes.txt {number}"));
         stray(&[("0x10", b"x")], &format!("0x10 {number}"));
         stray(&[("-1", b"x")], &format!("-1 {number}"));
         stray(&[("+1", b"x")], &format!("+1 {number}"));
         stray(&[("torrent.info.partial", b"x")], &format!("torrent.info.partial {number}"));
-        stray(&[("8000000000000000", b"x")], &format!("8000000000000000 {too_far}"));
+        stray(&[("8000000000000000", b"x")], &format!("8000000000000000 {number}"));
         let wide = "1".repeat(200);
-        stray(&[(&wide, b"x")], &format!("{wide} {too_far}"));
+        stray(&[(&wide, b"x")], &format!("{wide} {number}"));
         let ends = "ends behind the largest device (2^63 bytes)";
         stray(&[("7fffffffffffffff", b"x")], &format!("7fffffffffffffff {ends}"));
         stray(&[("0", b"")], "0 is empty");

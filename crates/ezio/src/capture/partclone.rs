@@ -22,6 +22,7 @@ use super::map::{Map, MapError, TEXT_MAX};
 use crate::store::io_reason;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -312,7 +313,9 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> io::Result<Scratch> {
-        let dir = tempfile::Builder::new().prefix("ezio-map-").tempdir()?;
+        // Otherwise the umask would decide who may look into it.
+        let private = std::fs::Permissions::from_mode(0o700);
+        let dir = tempfile::Builder::new().prefix("ezio-map-").permissions(private).tempdir()?;
         let path = |name| dir.path().join(name);
         let messages =
             File::options().read(true).append(true).create_new(true).open(path("messages"))?;
@@ -651,13 +654,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_behind() {
+    fn the_map_is_private_and_gone_afterwards() {
         let dir = tempfile::tempdir().unwrap();
         let seen = dir.path().join("seen");
-        let program = fake(&dir, &format!("{MAP}; echo \"$MAP\" > {}", seen.display()));
+        let program = fake(
+            &dir,
+            &format!(
+                "{MAP}; stat -c %a \"${{MAP%/*}}\" > {0}; echo \"$MAP\" >> {0}",
+                seen.display()
+            ),
+        );
         run(&program, Path::new("/dev/x")).map().unwrap();
-        let map = fs::read_to_string(seen).unwrap();
-        assert!(!Path::new(map.trim_end()).parent().unwrap().exists(), "{map}");
+        let seen = fs::read_to_string(seen).unwrap();
+        let (mode, map) = seen.trim_end().split_once('\n').unwrap();
+        assert_eq!(mode, "700", "nobody else may look into it");
+        assert!(!Path::new(map).parent().unwrap().exists(), "{map}");
     }
 
     /// Makes a file system in a new file and compares what partclone maps with what its `-t`
