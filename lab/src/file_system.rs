@@ -35,7 +35,7 @@ pub enum FileSystem {
 enum Access {
     /// `mount -t` with this type; the option lets a copy be mounted beside its source.
     Kernel(&'static str, &'static str),
-    /// A FUSE program behind `mount -t`, and the helper that must be there.
+    /// A FUSE program behind `mount -t`, and the `mount.` program of its own.
     Fuse(&'static str, &'static str),
     /// `mcopy`, `mdel`.
     Mtools,
@@ -138,13 +138,6 @@ impl FileSystem {
         mebibytes << 20
     }
 
-    /// Whether it can be made on a device with logical sectors of 4096 bytes: `mkfs.minix` and ext4
-    /// with blocks of 1 KiB refuse sectors larger than a block.
-    #[must_use]
-    pub fn fits_4096_byte_sectors(self) -> bool {
-        !matches!(self, FileSystem::Minix | FileSystem::Ext4Block1K)
-    }
-
     /// What [`make`](Self::make), [`fill`](Self::fill), [`listing`](Self::listing) and
     /// [`fsck`](Self::fsck) need of the machine.
     #[must_use]
@@ -153,8 +146,8 @@ impl FileSystem {
             vec![Need::Program(self.mkfs_program()), Need::Program(self.fsck_program())];
         needs.extend(match self.access() {
             Access::Kernel(kind, _) => vec![Need::Root, Need::Kernel(kind)],
-            Access::Fuse(_, helper) => {
-                vec![Need::Root, Need::Kernel("fuseblk"), Need::Program(helper)]
+            Access::Fuse(_, program) => {
+                vec![Need::Root, Need::Kernel("fuseblk"), Need::Program(program)]
             }
             Access::Mtools => vec![Need::Program("mcopy"), Need::Program("mdel")],
             Access::F2fsTools => vec![Need::Program("sload.f2fs"), Need::Program("dump.f2fs")],
@@ -204,7 +197,8 @@ impl FileSystem {
         }
     }
 
-    /// Checks the one on `path`, a device or a file, without writing to it.
+    /// Checks the one on `path`, a device or a file, without writing to it; a btrfs must be on a
+    /// device.
     ///
     /// # Errors
     /// The last words of its own checker, if that finds anything wrong.
@@ -213,6 +207,7 @@ impl FileSystem {
         match self {
             // It exits with 0 whatever it finds.
             FileSystem::F2fs if text.contains("[Fail]") => bail!("fsck.f2fs: {text}"),
+            FileSystem::Btrfs => scrub(path),
             // `ntfsfix` sees the boot sectors only; this one counts every cluster.
             FileSystem::Ntfs => {
                 let mut count = tool::words("ntfsresize --info --force --no-progress-bar");
@@ -253,9 +248,10 @@ impl FileSystem {
             FileSystem::Xfs => "mkfs.xfs -q -f",
             FileSystem::Btrfs => "mkfs.btrfs -q -f",
             FileSystem::F2fs => "mkfs.f2fs -q -f",
-            FileSystem::Fat12 => "mkfs.fat -F 12",
-            FileSystem::Fat16 => "mkfs.fat -F 16",
-            FileSystem::Fat32 => "mkfs.fat -F 32",
+            // It refuses a loop device on which somebody has left partitions, unless it has -I.
+            FileSystem::Fat12 => "mkfs.fat -I -F 12",
+            FileSystem::Fat16 => "mkfs.fat -I -F 16",
+            FileSystem::Fat32 => "mkfs.fat -I -F 32",
             FileSystem::Exfat => "mkfs.exfat",
             FileSystem::Ntfs => "mkfs.ntfs --quiet --force --fast",
             FileSystem::Minix => "mkfs.minix -2",
@@ -314,20 +310,42 @@ fn fill_mounted(device: &Path, kind: &str, tree: Tree) -> Result<()> {
     tree.grow(mount.path())?;
     // Without this nothing of the doomed files would ever have had a block.
     tool::run(tool::words("sync --file-system").arg(mount.path()))?;
+    if kind == "btrfs" {
+        // Trees that share blocks, and files that only one of them still has.
+        let mut snapshot = tool::words("btrfs subvolume snapshot -r");
+        tool::run(snapshot.arg(mount.path()).arg(mount.path().join("snapshot")))?;
+    }
     tree.thin(mount.path())?;
     mount.unmount()
 }
 
 fn list_mounted(device: &Path, kind: &str, options: &str) -> Result<Listing> {
-    if kind == "btrfs" {
-        // The kernel remembers devices by the UUID of their file system, and a copy has the same
-        // one: without this it might mount the source instead.
-        tool::run(&mut tool::words("btrfs device scan --forget"))?;
-    }
-    let mount = Mount::new(device, kind, options)?;
+    let mount = match kind {
+        "btrfs" => mount_copy_of_btrfs(device, options)?,
+        _ => Mount::new(device, kind, options)?,
+    };
     let listing = Listing::of_dir(mount.path())?;
     mount.unmount()?;
     Ok(listing)
+}
+
+/// Reads both copies of everything that btrfs keeps twice; `btrfs check` is content with one.
+fn scrub(device: &Path) -> Result<()> {
+    let mount = mount_copy_of_btrfs(device, "ro")?;
+    let output = tool::output(tool::words("btrfs scrub start -B -r").arg(mount.path()))?;
+    let text = tool::text(&output);
+    mount.unmount()?;
+    if !text.contains("no errors found") {
+        bail!("btrfs scrub of {}: {text}", device.display());
+    }
+    Ok(())
+}
+
+/// The kernel remembers devices by the UUID of their file system, and a copy has the same one:
+/// without forgetting them it might mount the source instead.
+fn mount_copy_of_btrfs(device: &Path, options: &str) -> Result<Mount> {
+    tool::run(&mut tool::words("btrfs device scan --forget"))?;
+    Mount::new(device, "btrfs", options)
 }
 
 fn fill_with_mtools(device: &Path, tree: Tree) -> Result<()> {

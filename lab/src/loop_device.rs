@@ -71,7 +71,7 @@ impl LoopDevice {
     /// The device of partition `number`, counted from 1: `/dev/loop7p1`.
     ///
     /// # Errors
-    /// If it does not appear within [`NODE_WAIT`].
+    /// If it does not appear within five seconds.
     pub fn partition(&self, number: u32) -> Result<PathBuf> {
         let node = PathBuf::from(format!("{}p{number}", self.path.display()));
         let begin = Instant::now();

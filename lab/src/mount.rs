@@ -14,7 +14,7 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts the block device `device` with the kernel's type `kind` (or that of a helper program
+    /// Mounts the block device `device` with the kernel's type `kind` (or that of a program
     /// `mount.<kind>`) and the comma-separated `options`, which may be empty.
     ///
     /// The device must be a block device, also for FUSE: only then does unmounting wait until the
