@@ -12,6 +12,13 @@
 extern crate alloc;
 
 pub mod bencode;
+pub mod bitfield;
 pub mod layout;
 pub mod metainfo;
+pub mod outbox;
+mod picker;
+pub mod random;
+pub mod swarm;
+pub mod time;
 pub mod units;
+pub mod wire;

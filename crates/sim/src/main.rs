@@ -1,0 +1,144 @@
+//! `sim`: one simulated run, or the makespan table.
+//!
+//! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run,
+//! `sim --table` the table of `tests/makespan.txt`.
+#![forbid(unsafe_code)]
+
+use sim::{Case, Report};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match Options::parse(std::env::args().skip(1)) {
+        Ok(options) if options.table => {
+            print!("{}", sim::table(&[1, 2, 4, 8, 16, 32], &[256, 1000], &[1, 2, 3]));
+            ExitCode::SUCCESS
+        }
+        Ok(options) => run(&options),
+        Err(why) => {
+            eprintln!("sim: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Options {
+    nodes: usize,
+    pieces: u32,
+    seed: u64,
+    case: Case,
+    check: u64,
+    trace: bool,
+    table: bool,
+    slots: Option<u32>,
+    cap: Option<u32>,
+    window: Option<u32>,
+    latency: Option<u64>,
+    out_of_band: bool,
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options {
+            nodes: 8,
+            pieces: 256,
+            seed: 1,
+            case: Case::Equal,
+            check: 0,
+            trace: false,
+            table: false,
+            slots: None,
+            cap: None,
+            window: None,
+            latency: None,
+            out_of_band: false,
+        };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--nodes" => options.nodes = number(&value()?)?,
+                "--pieces" => options.pieces = number(&value()?)?,
+                "--seed" => options.seed = number(&value()?)?,
+                "--check" => options.check = number(&value()?)?,
+                "--window" => options.window = Some(number(&value()?)?),
+                "--latency" => options.latency = Some(number(&value()?)?),
+                "--out-of-band" => options.out_of_band = true,
+                "--slots" => options.slots = Some(number(&value()?)?),
+                "--cap" => options.cap = Some(number(&value()?)?),
+                "--case" => options.case = case(&value()?)?,
+                "--trace" => options.trace = true,
+                "--table" => options.table = true,
+                other => return Err(format!("unknown option `{other}`")),
+            }
+        }
+        if options.nodes == 0 || options.pieces == 0 {
+            return Err("at least one client and one piece are needed".into());
+        }
+        Ok(options)
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a number that fits here"))
+}
+
+fn case(name: &str) -> Result<Case, String> {
+    let named = Case::ALL.into_iter().find(|case| case.name() == name);
+    let names = Case::ALL.map(Case::name).join("`, `");
+    named.ok_or(format!("unknown case `{name}`; there are `{names}`"))
+}
+
+fn run(options: &Options) -> ExitCode {
+    let mut config = options.case.config(options.nodes, options.pieces, options.seed);
+    (config.check_every, config.trace) = (options.check, options.trace);
+    if let Some(slots) = options.slots {
+        config.swarm.slots = slots;
+    }
+    if let Some(cap) = options.cap {
+        config.swarm.in_flight.0 = cap;
+    }
+    if let Some(window) = options.window {
+        config.window = window;
+    }
+    if let Some(latency) = options.latency {
+        config.latency_ns = latency * 1000;
+    }
+    config.in_band &= !options.out_of_band;
+    if let Ok(x) = std::env::var("EXTRA") { config.swarm.extra = x.parse().unwrap(); }
+    if let Ok(x) = std::env::var("HUNGRY") { config.swarm.hungry = x.parse().unwrap(); }
+    let piece_ns = config.piece_ns();
+    let report = sim::run(config);
+    print(&report, options.case, piece_ns);
+    if report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(report: &Report, case: Case, piece_ns: u64) {
+    match case.figure(report) {
+        Some(figure) => print!("makespan / ideal {}.{:03}", figure / 1000, figure % 1000),
+        None => print!("stuck {:?}", report.stuck),
+    }
+    let copies = report.source_copies();
+    println!(
+        ", source sent {}.{:03} copies, {} events",
+        copies / 1000,
+        copies % 1000,
+        report.events
+    );
+    let sum = |what: fn(&swarm::swarm::Totals) -> u64| report.totals.iter().map(what).sum::<u64>();
+    println!(
+        "granted {}, declined {}, revoked {}, stalled {}, wasted {} bytes, unasked {} bytes, {} messages",
+        sum(|t| t.granted),
+        sum(|t| t.declined),
+        sum(|t| t.revoked),
+        sum(|t| t.stalled),
+        sum(|t| t.wasted),
+        report.unasked,
+        sum(|t| t.messages),
+    );
+    let times = report
+        .finished
+        .iter()
+        .skip(1)
+        .map(|at| at.map_or("-".into(), |at| (at.0 / piece_ns).to_string()));
+    println!("finished after piece times: {}", times.collect::<Vec<String>>().join(" "));
+    println!("closed: {:?}", report.closed);
+}

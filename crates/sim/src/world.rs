@@ -1,0 +1,405 @@
+//! The machines, what happens to them, and what they do about it.
+
+use crate::config::{Config, How};
+use crate::disk::Disk;
+use crate::heap::Heap;
+use crate::link::{Conn, Packet, Port, peer_id};
+use crate::report::Report;
+use std::collections::{BTreeSet, VecDeque};
+use swarm::outbox::Run;
+use swarm::random::{Random, mix};
+use swarm::swarm::{Action, Event, PeerId, Start, Swarm, TorrentId, TorrentSpec};
+use swarm::time::Time;
+use swarm::wire::extension::{XG_ID, Xg};
+use swarm::wire::{Block, Message};
+
+/// A run under way.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    heap: Heap<What>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) conns: Vec<Conn>,
+    pub(crate) random: Random,
+    /// Told to swarms once the step that caused it is over.
+    events: VecDeque<(usize, Event)>,
+    pub(crate) report: Report,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// `None` while it is off.
+    pub(crate) swarm: Option<Swarm>,
+    /// How often it was switched on: what an earlier life planned is void.
+    life: u32,
+    pub(crate) disk: Disk,
+    pub(crate) port: Port,
+    pub(crate) frozen_until: Time,
+    tick_at: Time,
+    finished: BTreeSet<TorrentId>,
+    /// Other machine and torrent of each connection that is up.
+    pub(crate) links: BTreeSet<(usize, usize)>,
+}
+
+/// What can be planned.
+#[derive(Debug)]
+pub(crate) enum What {
+    Join(usize),
+    Tick(usize, u32),
+    Connected(usize),
+    Sent(usize),
+    Arrive(Packet),
+    Taken(usize),
+    Acked(usize, usize),
+    Hashed(usize, u32, TorrentId, u32, bool),
+    Stored(usize, u32, TorrentId, u32),
+    Gone(usize, u32, PeerId),
+    Stop(usize, How),
+    Thaw(usize),
+    Unstall(usize),
+    ResetOne,
+    StallOne,
+}
+
+impl World {
+    pub(crate) fn new(config: Config) -> World {
+        let nodes = config.nodes.iter().enumerate().map(|(index, node)| Node {
+            swarm: None,
+            life: 0,
+            disk: Disk::new(&config.torrents, index == 0, node.disk),
+            port: Port::default(),
+            frozen_until: Time(0),
+            tick_at: Time::NEVER,
+            finished: BTreeSet::new(),
+            links: BTreeSet::new(),
+        });
+        let report = Report {
+            finished: vec![None; config.nodes.len()],
+            joined: config.nodes.iter().map(|node| node.join).collect(),
+            ideal_ns: config.ideal_ns(),
+            image_len: config.torrents.iter().map(|image| image.len).sum(),
+            ..Report::default()
+        };
+        World {
+            now: Time(0),
+            heap: Heap::new(),
+            nodes: nodes.collect(),
+            conns: Vec::new(),
+            random: Random::new(config.seed),
+            events: VecDeque::new(),
+            report,
+            config,
+        }
+    }
+
+    pub(crate) fn run(mut self) -> Report {
+        for (index, node) in self.config.nodes.clone().iter().enumerate() {
+            self.plan(node.join, What::Join(index));
+        }
+        self.plan_faults();
+        while !self.is_over()
+            && let Some((at, what)) = self.heap.next()
+            && at <= self.config.end
+        {
+            assert!(at >= self.now, "time runs forward");
+            self.now = at;
+            self.happen(what);
+            while let Some((node, event)) = self.events.pop_front() {
+                self.handle(node, event);
+            }
+        }
+        let stuck = (1..self.nodes.len())
+            .filter(|&node| self.report.finished[node].is_none() && !self.stays_away(node));
+        self.report.stuck = stuck.collect();
+        let totals = self.nodes.iter().map(|node| node.swarm.as_ref().map(Swarm::totals));
+        self.report.totals = totals.map(Option::unwrap_or_default).collect();
+        self.report
+    }
+
+    pub(crate) fn plan(&mut self, at: Time, what: What) {
+        self.heap.plan(at, what);
+    }
+
+    pub(crate) fn plan_in(&mut self, span_ns: u64, what: What) {
+        self.heap.plan(Time(self.now.0 + span_ns), what);
+    }
+
+    /// Has `event` told to a node's swarm after this step.
+    pub(crate) fn tell(&mut self, node: usize, event: Event) {
+        self.events.push_back((node, event));
+    }
+
+    pub(crate) fn is_frozen(&self, node: usize) -> bool {
+        self.nodes[node].frozen_until > self.now
+    }
+
+    fn is_over(&self) -> bool {
+        (1..self.nodes.len())
+            .all(|node| self.report.finished[node].is_some() || self.stays_away(node))
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Join(node) => self.join(node),
+            What::Tick(node, life) => {
+                // One that was planned before an earlier one is void.
+                if self.nodes[node].life == life && self.nodes[node].tick_at == self.now {
+                    self.nodes[node].tick_at = Time::NEVER;
+                    self.tell(node, Event::Tick);
+                }
+            }
+            What::Connected(conn) => self.on_connected(conn),
+            What::Sent(node) => self.on_sent(node),
+            What::Arrive(packet) => self.on_arrive(packet),
+            What::Taken(node) => self.on_taken(node),
+            What::Acked(conn, side) => self.on_acked(conn, side),
+            What::Hashed(node, life, id, piece, right) => {
+                if self.nodes[node].life == life {
+                    self.nodes[node].disk.hashed(id.0 as usize, piece);
+                    self.tell(node, Event::Verified(id, piece, right));
+                }
+            }
+            What::Stored(node, life, id, piece) => {
+                if self.nodes[node].life == life {
+                    self.nodes[node].disk.stored(id.0 as usize, piece);
+                    self.tell(node, Event::Stored(id, piece));
+                }
+            }
+            What::Gone(node, life, peer) => {
+                if self.nodes[node].life == life {
+                    self.tell(node, Event::Disconnected(peer));
+                }
+            }
+            What::Stop(node, how) => self.stop(node, how),
+            What::Thaw(node) => self.thaw(node),
+            What::Unstall(conn) => {
+                self.line_up(conn, 0);
+                self.line_up(conn, 1);
+            }
+            What::ResetOne => self.reset_one(),
+            What::StallOne => self.stall_one(),
+        }
+    }
+
+    /// A machine is switched on: it knows what is on its disk, and asks who is there.
+    pub(crate) fn join(&mut self, index: usize) {
+        let limits = self.config.nodes[index];
+        let mut settings = self.config.swarm.clone();
+        settings.node = identity(index);
+        (settings.uplink, settings.downlink) = (limits.up, limits.down);
+        let node = &mut self.nodes[index];
+        node.swarm = Some(Swarm::new(settings));
+        node.life += 1;
+        node.tick_at = Time::NEVER;
+        node.finished.clear();
+        for (number, image) in (0..).zip(self.config.torrents.clone()) {
+            let id = TorrentId(number);
+            let on_disk = self.nodes[index].disk.on_disk(number as usize);
+            let start = match index {
+                0 => Start::Source,
+                _ if on_disk.iter().any(|&there| there) => Start::Unknown,
+                _ => Start::Empty,
+            };
+            let spec = TorrentSpec { len: image.len, piece_len: image.piece_len, start };
+            self.tell(index, Event::Add(id, spec));
+            if start == Start::Unknown {
+                for (piece, there) in (0..).zip(on_disk) {
+                    let event =
+                        if there { Event::Found(id, piece) } else { Event::NotFound(id, piece) };
+                    self.tell(index, event);
+                }
+            }
+            let degree = self.config.degree;
+            self.dial(index, number as usize, degree);
+        }
+    }
+
+    /// Connects `index` with up to `count` machines it is not connected with.
+    fn dial(&mut self, index: usize, torrent: usize, count: usize) {
+        let others = (0..self.nodes.len()).filter(|&other| {
+            other != index
+                && self.nodes[other].swarm.is_some()
+                && !self.nodes[index].links.contains(&(other, torrent))
+        });
+        let mut others: Vec<usize> = others.collect();
+        for _ in 0..count.min(others.len()) {
+            let chosen = others.swap_remove(self.random.below(others.len() as u64) as usize);
+            let plain = self.config.nodes[index].plain || self.config.nodes[chosen].plain;
+            self.nodes[index].links.insert((chosen, torrent));
+            self.nodes[chosen].links.insert((index, torrent));
+            self.conns.push(Conn::new([index, chosen], torrent, !plain));
+            // Two round trips: TCP's handshake, and BitTorrent's.
+            self.plan_in(self.config.latency_ns * 4, What::Connected(self.conns.len() - 1));
+        }
+    }
+
+    fn on_connected(&mut self, index: usize) {
+        let conn = &self.conns[index];
+        let ([a, b], torrent) = (conn.nodes, TorrentId(conn.torrent as u32));
+        if !conn.up {
+            return;
+        }
+        let plain = self.config.nodes[a].plain || self.config.nodes[b].plain;
+        for (node, other) in [(a, b), (b, a)] {
+            self.tell(
+                node,
+                Event::Connected {
+                    peer: peer_id(index),
+                    torrent,
+                    node: identity(other),
+                    fast: !plain,
+                    extended: !plain,
+                },
+            );
+        }
+    }
+
+    fn handle(&mut self, index: usize, event: Event) {
+        let Some(swarm) = &mut self.nodes[index].swarm else { return };
+        self.report.events += 1;
+        let mut actions = Vec::new();
+        if self.config.trace {
+            println!("{:>12} {index:>3} < {}", self.now.0 / 1000, told(&event));
+        }
+        swarm.handle(self.now, event, &mut actions);
+        let every = self.config.check_every;
+        if every > 0 && self.report.events.is_multiple_of(every) {
+            swarm.check_invariants();
+        }
+        let timeout = swarm.next_timeout();
+        for action in actions {
+            if self.config.trace {
+                println!("{:>12} {index:>3} > {}", self.now.0 / 1000, done(&action));
+            }
+            self.act(index, action);
+        }
+        let node = &mut self.nodes[index];
+        if timeout < node.tick_at && node.frozen_until <= self.now {
+            node.tick_at = timeout.max(self.now);
+            let (at, life) = (node.tick_at, node.life);
+            self.plan(at, What::Tick(index, life));
+        }
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        let life = self.nodes[node].life;
+        match action {
+            Action::Send(peer, message) => {
+                self.with_end(node, peer, |end| end.outbox.say(&message))
+            }
+            Action::Allow(peer, bytes) => self.with_end(node, peer, |end| end.outbox.allow(bytes)),
+            Action::Deny(peer) => self.with_end(node, peer, |end| {
+                end.outbox.deny();
+            }),
+            Action::Request(peer, run) => self.with_end(node, peer, |end| {
+                for block in run.blocks() {
+                    end.expected.insert(block);
+                    end.outbox.say(&Message::Request(block));
+                }
+            }),
+            Action::Cancel(peer, run) => self.with_end(node, peer, |end| {
+                let inside: Vec<Block> =
+                    end.expected.iter().copied().filter(|block| covers(&run, block)).collect();
+                for block in inside {
+                    end.expected.remove(&block);
+                    end.outbox.say(&Message::Cancel(block));
+                }
+            }),
+            Action::Verify(id, piece) => {
+                let right = self.nodes[node].disk.hash(id.0 as usize, piece);
+                let what = What::Hashed(node, life, id, piece, right);
+                self.plan_in(self.config.verify_ns, what);
+            }
+            Action::Store(id, piece) => {
+                let now = self.now;
+                let at = self.nodes[node].disk.store(id.0 as usize, piece, now);
+                self.plan(at, What::Stored(node, life, id, piece));
+            }
+            Action::Release(..) => {}
+            Action::Discard(id, piece) => self.nodes[node].disk.discard(id.0 as usize, piece),
+            Action::Finished(id) => self.finish(node, id),
+            Action::Close(peer, why) => {
+                self.report.closed.push((node, why));
+                self.hang_up(peer.0 as usize, Some(node));
+            }
+            Action::MorePeers(id) => self.dial(node, id.0 as usize, 2),
+        }
+    }
+
+    fn with_end(&mut self, node: usize, peer: PeerId, work: impl FnOnce(&mut crate::link::End)) {
+        let conn = peer.0 as usize;
+        let side = self.conns[conn].side_of(node);
+        if self.conns[conn].up {
+            work(&mut self.conns[conn].ends[side]);
+            self.line_up(conn, side);
+        }
+    }
+
+    fn finish(&mut self, index: usize, id: TorrentId) {
+        let node = &mut self.nodes[index];
+        let whole = node.disk.on_disk(id.0 as usize).iter().all(|&there| there);
+        assert!(whole, "node {index} says it has finished and has not");
+        node.finished.insert(id);
+        if node.finished.len() == self.config.torrents.len() {
+            self.report.finished[index] = Some(self.now);
+        }
+    }
+
+    /// Ends a connection. Both sides hear of it after a while, but for the one who did it.
+    pub(crate) fn hang_up(&mut self, index: usize, by: Option<usize>) {
+        let conn = &mut self.conns[index];
+        if !core::mem::take(&mut conn.up) {
+            return;
+        }
+        let ([a, b], torrent) = (conn.nodes, conn.torrent);
+        self.nodes[a].links.remove(&(b, torrent));
+        self.nodes[b].links.remove(&(a, torrent));
+        for node in [a, b] {
+            if by != Some(node) {
+                let gone = What::Gone(node, self.nodes[node].life, peer_id(index));
+                self.plan_in(self.config.latency_ns, gone);
+            }
+        }
+    }
+}
+
+/// An event for the trace.
+fn told(event: &Event) -> String {
+    match event {
+        Event::Message(peer, message) => format!("{peer:?} says {}", said(message)),
+        event => format!("{event:?}"),
+    }
+}
+
+/// An action for the trace.
+fn done(action: &Action) -> String {
+    match action {
+        Action::Send(peer, message) => format!("{peer:?} is told {}", said(message)),
+        action => format!("{action:?}"),
+    }
+}
+
+/// A message for the trace: those of our extension are read.
+fn said(message: &Message) -> String {
+    match message {
+        Message::Extended { id: XG_ID, payload } => match Xg::decode(payload) {
+            Ok(xg) => format!("{xg:?}"),
+            Err(why) => why.to_string(),
+        },
+        Message::Extended { payload, .. } => String::from_utf8_lossy(payload).into_owned(),
+        message => format!("{message:?}"),
+    }
+}
+
+/// Whether a run holds all of a block.
+fn covers(run: &Run, block: &Block) -> bool {
+    block.piece == run.piece
+        && block.begin >= run.begin
+        && block.begin + block.len <= run.begin + run.len
+}
+
+fn identity(index: usize) -> u64 {
+    mix(index as u64 + 1)
+}

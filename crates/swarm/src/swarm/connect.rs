@@ -1,0 +1,280 @@
+//! Who somebody is, what they have, what they are told about us.
+
+use super::peer::{Kind, Peer};
+use super::torrent::Torrent;
+use super::{PeerId, Reason, Swarm, TorrentId};
+use crate::bitfield::Bitfield;
+use crate::wire::Message;
+use crate::wire::extension::{HELLO_ID, Hello, XG_ID, Xg};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl Swarm {
+    pub(super) fn on_connected(
+        &mut self,
+        id: PeerId,
+        torrent_id: TorrentId,
+        node: u64,
+        fast: bool,
+        extended: bool,
+    ) {
+        let Some(torrent) = self.torrents.get_mut(&torrent_id) else {
+            self.out.push(super::Action::Close(id, Reason::Removed));
+            return;
+        };
+        let kind = if extended { Kind::Unknown(self.now + HELLO_WITHIN) } else { Kind::Stranger };
+        let peer = Peer::new(torrent_id, node, fast, kind, torrent.pieces());
+        let fresh = self.peers.insert(id, peer).is_none();
+        assert!(fresh, "connection {id:?} is new twice");
+        torrent.peers.insert(id);
+        if let Some(message) = inventory(torrent, fast) {
+            self.send(id, message);
+        }
+        if extended {
+            let payload = self.hello(torrent_id).encode();
+            self.send(id, Message::Extended { id: HELLO_ID, payload });
+        } else {
+            self.reveal(id);
+        }
+        self.dirty = true;
+    }
+
+    /// Forgets a connection: what was asked of it is asked of others, what it was given is given
+    /// to others.
+    pub(super) fn forget(&mut self, id: PeerId) {
+        if !self.peers.contains_key(&id) {
+            return;
+        }
+        self.drop_leases(id, false);
+        let Some(peer) = self.peers.remove(&id) else { return };
+        // A peer has a handful of grants.
+        self.slots_used -= peer.grants.len() as u32;
+        if let Some(torrent) = self.torrents.get_mut(&peer.torrent) {
+            torrent.peers.remove(&id);
+            for piece in peer.have.iter() {
+                torrent.copies[piece as usize] -= 1;
+                if let Some(injection) = &mut torrent.injection
+                    && torrent.copies[piece as usize] == 0
+                {
+                    injection.lose(piece);
+                }
+            }
+            if let Some(injection) = &mut torrent.injection {
+                injection.lose_peer(id);
+            }
+        }
+        self.dirty = true;
+    }
+
+    pub(super) fn on_message(&mut self, id: PeerId, message: Message) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let first = peer.fresh;
+        // A bitfield comes before anything but the extended handshake.
+        peer.fresh &= matches!(message, Message::Extended { .. } | Message::KeepAlive);
+        match message {
+            Message::Choke => self.on_choke(id),
+            Message::Unchoke => {
+                peer.choking = false;
+                self.ask_stranger(id);
+            }
+            Message::Interested => self.on_interested(id, true),
+            Message::NotInterested => self.on_interested(id, false),
+            Message::Have(piece) if piece < peer.have.len() => self.gain(id, piece),
+            Message::Have(_) => self.close(id, Reason::Nonsense("a piece behind the end")),
+            Message::Bitfield(bytes) if first => {
+                match Bitfield::from_bytes(&bytes, peer.have.len()) {
+                    Some(field) => self.gain_all(id, &field),
+                    None => self.close(id, Reason::Nonsense("a bitfield of another length")),
+                }
+            }
+            Message::HaveAll if first => {
+                let all = Bitfield::full(peer.have.len());
+                self.gain_all(id, &all);
+            }
+            Message::HaveNone if first => {}
+            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => {
+                self.close(id, Reason::Nonsense("a late bitfield"));
+            }
+            Message::Reject(block) => self.on_reject(id, block),
+            Message::Extended { id: HELLO_ID, payload } => match Hello::decode(&payload) {
+                Ok(hello) => self.on_hello(id, &hello),
+                Err(_) => self.close(id, Reason::Nonsense("a malformed extended handshake")),
+            },
+            Message::Extended { id: XG_ID, payload } => match Xg::decode(&payload) {
+                Ok(xg) => self.on_xg(id, &xg),
+                Err(_) => self.close(id, Reason::Nonsense("a malformed xg message")),
+            },
+            // Extensions we did not offer, hints we have no use for, and what the reader handles.
+            Message::Extended { .. }
+            | Message::KeepAlive
+            | Message::Port(_)
+            | Message::SuggestPiece(_)
+            | Message::AllowedFast(_)
+            | Message::Request(_)
+            | Message::Piece(_)
+            | Message::Cancel(_) => {}
+        }
+    }
+
+    fn on_hello(&mut self, id: PeerId, hello: &Hello) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.rate = hello.rate;
+        peer.reqq = hello.reqq.unwrap_or(peer.reqq).max(1);
+        if let (Kind::Unknown(_), Some(xg_id)) = (peer.kind, hello.xg_id) {
+            peer.kind = Kind::Own { xg_id };
+            peer.block = hello.block.clamp(super::UNIT, crate::wire::BLOCK_LEN_MAX);
+            peer.source = hello.seed;
+            if hello.seed {
+                let all = Bitfield::full(peer.have.len());
+                self.gain_all(id, &all);
+            }
+            self.tell_lost(id);
+        } else {
+            self.is_stranger(id);
+        }
+        self.dirty = true;
+    }
+
+    /// Settles that a peer knows nothing of `xg`.
+    pub(super) fn is_stranger(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if matches!(peer.kind, Kind::Unknown(_)) {
+            peer.kind = Kind::Stranger;
+            self.reveal(id);
+            self.ask_stranger(id);
+            self.dirty = true;
+        }
+    }
+
+    fn on_xg(&mut self, id: PeerId, xg: &Xg) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if !peer.is_own() {
+            return self.close(id, Reason::Nonsense("an xg message without a handshake for it"));
+        }
+        if let Some(load) = xg.load {
+            peer.load = load;
+        }
+        if let Some(rate) = xg.rate {
+            peer.rate = rate;
+        }
+        if let Some(piece) = xg.lost {
+            self.lose(id, piece);
+        }
+        if let Some(bytes) = xg.unused {
+            self.on_unused(id, bytes);
+        }
+        if let Some(grant) = xg.grant {
+            self.on_grant(id, grant);
+        }
+        self.dirty = true;
+    }
+
+    fn gain_all(&mut self, id: PeerId, field: &Bitfield) {
+        for piece in field.iter() {
+            self.gain(id, piece);
+        }
+    }
+
+    /// The peer has `piece`.
+    pub(super) fn gain(&mut self, id: PeerId, piece: u32) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        if peer.bad.contains_key(&piece) || !peer.have.insert(piece) {
+            return;
+        }
+        peer.wanted += u32::from(torrent.open.has(piece));
+        peer.useful += u32::from(!torrent.have.has(piece));
+        torrent.copies[piece as usize] += 1;
+        if let Some(injection) = &mut torrent.injection {
+            injection.seen(piece);
+            if peer.is_stranger() {
+                self.reveal(id);
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// The peer does not have `piece`, or not a right one.
+    pub(super) fn lose(&mut self, id: PeerId, piece: u32) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        if piece >= peer.have.len() || !peer.have.remove(piece) {
+            return;
+        }
+        peer.wanted -= u32::from(torrent.open.has(piece));
+        peer.useful -= u32::from(!torrent.have.has(piece));
+        torrent.copies[piece as usize] -= 1;
+        self.drop_lease(id, piece, false);
+        self.dirty = true;
+    }
+
+    /// What we say first, and what is only for our own.
+    fn hello(&self, torrent: TorrentId) -> Hello {
+        let torrent = self.torrents.get(&torrent);
+        Hello {
+            xg_id: Some(XG_ID),
+            port: self.config.port,
+            reqq: Some(REQQ),
+            client: Some(concat!("EZIO ", env!("CARGO_PKG_VERSION")).into()),
+            block: self.config.block_max,
+            rate: self.uplink(),
+            seed: torrent.is_some_and(|torrent| torrent.injection.is_some()),
+        }
+    }
+
+    fn tell_lost(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(torrent) = self.torrents.get(&peer.torrent) else { return };
+        if torrent.injection.is_none() {
+            return;
+        }
+        let lost: Vec<u32> = (0..torrent.pieces()).filter(|&p| !torrent.have.has(p)).collect();
+        for piece in lost {
+            self.send_xg(id, Xg { lost: Some(piece), ..Xg::default() });
+        }
+    }
+
+    pub(super) fn send_xg(&mut self, id: PeerId, xg: Xg) {
+        if let Some(Peer { kind: Kind::Own { xg_id }, .. }) = self.peers.get(&id) {
+            self.send(id, Message::Extended { id: *xg_id, payload: xg.encode() });
+        }
+    }
+
+    /// A piece became open or closed: keeps what depends on it.
+    pub(super) fn refresh_open(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let open = torrent.is_open(piece);
+        let changed = if open { torrent.open.insert(piece) } else { torrent.open.remove(piece) };
+        if !changed {
+            return;
+        }
+        self.dirty = true;
+        for peer in &torrent.peers {
+            if let Some(peer) = self.peers.get_mut(peer)
+                && peer.have.has(piece)
+            {
+                peer.wanted = if open { peer.wanted + 1 } else { peer.wanted - 1 };
+            }
+        }
+    }
+}
+
+/// The first message: what we have. A source that still injects shows strangers nothing yet, and
+/// its own nodes learn from its extended handshake that it has everything.
+fn inventory(torrent: &Torrent, fast: bool) -> Option<Message> {
+    let hides = torrent.injection.as_ref().is_some_and(|injection| !injection.is_over());
+    if torrent.have.none() || hides {
+        return fast.then_some(Message::HaveNone);
+    }
+    if torrent.have.all() && fast {
+        return Some(Message::HaveAll);
+    }
+    Some(Message::Bitfield(torrent.have.to_bytes()))
+}
+
+/// How long a peer that knows BEP 10 may take to say whether it knows `xg`. Nothing but its first
+/// messages is awaited meanwhile.
+const HELLO_WITHIN: Duration = Duration::from_millis(500);
+
+/// Requests we let wait, as told in the extended handshake: 8 MiB in blocks of 16 KiB.
+const REQQ: u32 = 512;

@@ -1,0 +1,116 @@
+//! Ordered injection: a source sends every piece once, in ascending order, before it sends any
+//! twice.
+//!
+//! So the swarm receives at the source's full rate from the first second, works in a moving window
+//! of some tens of pieces, and the source's disk is read once, in order. The cursor skips what a
+//! connected peer has already, and goes back for what was lost on the way.
+
+use super::PeerId;
+use super::torrent::Torrent;
+use crate::time::Time;
+use alloc::collections::{BTreeMap, BTreeSet};
+
+/// What a source has not yet given to anybody.
+#[derive(Debug)]
+pub(crate) struct Injection {
+    /// All pieces below were granted once or were had by a peer.
+    cursor: u32,
+    end: u32,
+    /// Below the cursor, but nobody has them: first to be granted again.
+    lost: BTreeSet<u32>,
+    /// Granted to that peer then, and not announced by anybody yet.
+    out: BTreeMap<u32, (PeerId, Time)>,
+    /// Whether strangers were shown everything.
+    revealed: bool,
+}
+
+impl Injection {
+    pub(crate) fn new(pieces: u32) -> Injection {
+        Injection {
+            cursor: 0,
+            end: pieces,
+            lost: BTreeSet::new(),
+            out: BTreeMap::new(),
+            revealed: false,
+        }
+    }
+
+    /// Whether everything was granted once: from now on the receivers choose.
+    pub(crate) fn is_over(&self) -> bool {
+        self.cursor == self.end && self.lost.is_empty()
+    }
+
+    /// Whether the time has come to show strangers everything; once.
+    pub(crate) fn reveal_now(&mut self) -> bool {
+        let now = self.is_over() && !self.revealed;
+        self.revealed |= now;
+        now
+    }
+
+    /// How many pieces were granted to `peer` and not seen since.
+    pub(crate) fn on_way_to(&self, peer: PeerId) -> u64 {
+        self.out.values().filter(|(to, _)| *to == peer).map(|_| 1).sum()
+    }
+
+    /// A peer said it has `piece`.
+    pub(crate) fn seen(&mut self, piece: u32) {
+        self.out.remove(&piece);
+        self.lost.remove(&piece);
+    }
+
+    /// `piece` will not come to where it was granted.
+    pub(crate) fn lose(&mut self, piece: u32) {
+        self.out.remove(&piece);
+        if piece < self.cursor {
+            self.lost.insert(piece);
+        }
+    }
+
+    /// Everything on its way to `peer` is lost.
+    pub(crate) fn lose_peer(&mut self, peer: PeerId) {
+        self.lose_where(|(to, _)| *to == peer);
+    }
+
+    /// Everything granted before `then` and not seen since is lost.
+    pub(crate) fn lose_older(&mut self, then: Time) {
+        self.lose_where(|(_, at)| *at < then);
+    }
+
+    fn lose_where(&mut self, which: impl Fn(&(PeerId, Time)) -> bool) {
+        self.out.retain(|&piece, out| {
+            let gone = which(out);
+            if gone {
+                self.lost.insert(piece);
+            }
+            !gone
+        });
+    }
+}
+
+impl Torrent {
+    /// The next piece to give to `peer`, which has `had`. `None` if injection is over, or what
+    /// remains is nothing for this peer.
+    pub(crate) fn inject(
+        &mut self,
+        peer: PeerId,
+        had: &crate::bitfield::Bitfield,
+        now: Time,
+    ) -> Option<u32> {
+        let injection = self.injection.as_mut()?;
+        let lost = injection.lost.iter().copied().find(|&p| !had.has(p) && self.have.has(p));
+        let piece = match lost {
+            Some(piece) => {
+                injection.lost.remove(&piece);
+                piece
+            }
+            None => {
+                let piece = (injection.cursor..injection.end)
+                    .find(|&p| self.copies[p as usize] == 0 && self.have.has(p));
+                injection.cursor = piece.map_or(injection.end, |piece| piece + 1);
+                piece?
+            }
+        };
+        injection.out.insert(piece, (peer, now));
+        Some(piece)
+    }
+}

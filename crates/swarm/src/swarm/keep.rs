@@ -1,0 +1,189 @@
+//! Pieces that are whole: verified, announced, stored, kept in memory for a while; or wrong, and
+//! whom to blame.
+
+use super::peer::Peer;
+use super::torrent::{Active, State};
+use super::{Action, PeerId, Reason, Swarm, TorrentId};
+use crate::wire::Message;
+use crate::wire::extension::Xg;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl Swarm {
+    pub(super) fn on_found(&mut self, id: TorrentId, piece: u32, found: bool) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if piece >= torrent.pieces() || *torrent.state(piece) != State::Unknown {
+            return;
+        }
+        if found {
+            *torrent.state(piece) = State::Stored;
+            torrent.stored += 1;
+            self.acquire(id, piece);
+            self.tell_finished(id);
+        } else {
+            *torrent.state(piece) = State::Missing;
+            self.refresh_open(id, piece);
+        }
+    }
+
+    pub(super) fn on_verified(&mut self, id: TorrentId, piece: u32, right: bool) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if piece >= torrent.pieces() || *torrent.state(piece) != State::Verifying {
+            return;
+        }
+        if !right {
+            return self.on_wrong(id, piece);
+        }
+        *torrent.state(piece) = State::Verified;
+        torrent.active.remove(&piece);
+        self.out.push(Action::Store(id, piece));
+        self.acquire(id, piece);
+    }
+
+    pub(super) fn on_stored(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if piece >= torrent.pieces() || *torrent.state(piece) != State::Verified {
+            return;
+        }
+        *torrent.state(piece) = State::Stored;
+        torrent.stored += 1;
+        torrent.in_flight -= 1;
+        self.in_flight -= 1;
+        let size = u64::from(torrent.size(piece));
+        self.in_flight_bytes -= size;
+        self.window.push_back((id, piece));
+        self.window_bytes += size;
+        self.dirty = true;
+        self.make_room();
+        self.tell_finished(id);
+    }
+
+    pub(super) fn on_unreadable(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if piece >= torrent.pieces() || *torrent.state(piece) != State::Stored {
+            return;
+        }
+        *torrent.state(piece) = State::Unreadable;
+        torrent.stored -= 1;
+        torrent.have.remove(piece);
+        let peers: Vec<PeerId> = torrent.peers.iter().copied().collect();
+        for peer in peers {
+            if let Some(known) = self.peers.get_mut(&peer) {
+                known.useful += u32::from(known.have.has(piece));
+            }
+            self.send_xg(peer, Xg { lost: Some(piece), ..Xg::default() });
+        }
+    }
+
+    /// A piece can be served from now on.
+    fn acquire(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        torrent.have.insert(piece);
+        torrent.news.push(piece);
+        for peer in &torrent.peers {
+            if let Some(peer) = self.peers.get_mut(peer)
+                && peer.have.has(piece)
+            {
+                peer.useful -= 1;
+            }
+        }
+        self.dirty = true;
+        let due = self.now + self.config.gather;
+        self.news_at = Some(self.news_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Tells peers which pieces came since they were told last, but not those who have them, unless
+    /// they are sources, which must know what has arrived.
+    pub(super) fn announce(&mut self) {
+        self.news_at = None;
+        let mut haves = Vec::new();
+        for torrent in self.torrents.values_mut() {
+            for piece in core::mem::take(&mut torrent.news) {
+                for &id in &torrent.peers {
+                    let wants = |peer: &Peer| peer.source || !peer.have.has(piece);
+                    if self.peers.get(&id).is_some_and(wants) {
+                        haves.push((id, piece));
+                    }
+                }
+            }
+        }
+        for (id, piece) in haves {
+            self.send(id, Message::Have(piece));
+        }
+        self.dirty = true;
+    }
+
+    /// Lets go of the oldest stored pieces in memory until the budget is kept.
+    pub(super) fn make_room(&mut self) {
+        while self.in_flight_bytes + self.window_bytes > self.config.budget
+            && let Some((id, piece)) = self.window.pop_front()
+        {
+            if let Some(torrent) = self.torrents.get(&id) {
+                self.window_bytes -= u64::from(torrent.size(piece));
+                self.out.push(Action::Release(id, piece));
+            }
+        }
+    }
+
+    /// Forgets a torrent without connections and its claims on memory.
+    pub(super) fn drop_torrent(&mut self, id: TorrentId) {
+        let Some(torrent) = self.torrents.remove(&id) else { return };
+        self.in_flight -= torrent.in_flight;
+        let (mut flying, mut kept) = (0, 0);
+        for (piece, state) in (0..).zip(&torrent.states) {
+            let held = *state == State::Verified || torrent.active.contains_key(&piece);
+            flying += if held { u64::from(torrent.size(piece)) } else { 0 };
+        }
+        self.window.retain(|&(of, piece)| {
+            kept += if of == id { u64::from(torrent.size(piece)) } else { 0 };
+            of != id
+        });
+        self.in_flight_bytes -= flying;
+        self.window_bytes -= kept;
+        self.dirty = true;
+    }
+
+    /// A piece was wrong. From one source: that one is to blame. From several: it is fetched again
+    /// whole from one, and then it is clear.
+    fn on_wrong(&mut self, id: TorrentId, piece: u32) {
+        self.totals.corrupt += 1;
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        *torrent.state(piece) = State::Missing;
+        let units = torrent.units(piece);
+        let Some(active) = torrent.active.get_mut(&piece) else { return };
+        let sources: Vec<PeerId> = active.sources.iter().copied().collect();
+        *active = Active { sole: true, ..Active::new(units) };
+        self.out.push(Action::Discard(id, piece));
+        self.refresh_open(id, piece);
+        if let [source] = sources[..] {
+            self.blame(source, piece);
+        }
+    }
+
+    /// `id` alone sent a wrong piece. It is not asked for that one for a while, as it may be the
+    /// only one who has it and its memory may err only sometimes; nor for any after the third.
+    fn blame(&mut self, id: PeerId, piece: u32) {
+        self.lose(id, piece);
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.bad_count += 1;
+        if peer.bad_count >= BAD_MAX {
+            return self.close(id, Reason::Corrupt);
+        }
+        peer.bad.insert(piece, now + BAD_FOR * peer.bad_count);
+    }
+
+    fn tell_finished(&mut self, id: TorrentId) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        if torrent.stored == torrent.pieces() && !torrent.finished_told {
+            torrent.finished_told = true;
+            self.out.push(Action::Finished(id));
+        }
+    }
+}
+
+/// Wrong pieces of one peer until it is left alone.
+const BAD_MAX: u32 = 3;
+
+/// A wrong piece is not asked for again of the same peer for that long, times its wrong pieces.
+const BAD_FOR: Duration = Duration::from_secs(1);

@@ -1,0 +1,178 @@
+//! One connection: what the peer has, what it may ask of us, what we asked of it.
+
+use super::TorrentId;
+use crate::bitfield::Bitfield;
+use crate::time::Time;
+use alloc::collections::{BTreeMap, VecDeque};
+use core::time::Duration;
+
+/// Whom we speak with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It speaks BEP 10 and has not said yet whether it knows `xg`. Decided at this time at last.
+    Unknown(Time),
+    /// One of our own nodes.
+    Own {
+        /// The id it wants `xg` messages with.
+        xg_id: u8,
+    },
+    /// Any other client.
+    Stranger,
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) torrent: TorrentId,
+    /// Which program it is, the same on all its connections.
+    pub(crate) node: u64,
+    pub(crate) fast: bool,
+    pub(crate) kind: Kind,
+    /// One of our own that injects the image.
+    pub(crate) source: bool,
+    /// Its uplink in bytes a second; 0 if it did not say.
+    pub(crate) rate: u64,
+    /// Largest block it takes and serves, in bytes.
+    pub(crate) block: u32,
+    /// Requests it lets wait.
+    pub(crate) reqq: u32,
+
+    pub(crate) have: Bitfield,
+    /// Whether a bitfield may still come: it must be the first message.
+    pub(crate) fresh: bool,
+    /// Pieces it has that are open here.
+    pub(crate) wanted: u32,
+    /// Pieces it has that are not verified here.
+    pub(crate) useful: u32,
+    /// Pieces that were wrong when it alone sent them: not asked for again before that time.
+    pub(crate) bad: BTreeMap<u32, Time>,
+    pub(crate) bad_count: u32,
+
+    /// Whether it serves us (strangers only).
+    pub(crate) choking: bool,
+    /// What we told it last.
+    pub(crate) told_interested: bool,
+    pub(crate) told_load: u8,
+    /// Bytes asked for and not yet here.
+    pub(crate) outstanding: u64,
+    /// Not asked for anything before that time: it was too slow.
+    pub(crate) avoid_until: Time,
+    pub(crate) strikes: u32,
+    pub(crate) received: u64,
+
+    /// What it told us last.
+    pub(crate) interested: bool,
+    pub(crate) load: u8,
+    /// Since when it waits for a grant.
+    pub(crate) waiting_since: Time,
+    pub(crate) grants: VecDeque<Grant>,
+    /// Bytes it asked for that were neither handed to its socket nor dropped.
+    pub(crate) queued: u64,
+    pub(crate) last_request: Time,
+    /// Not granted anything before that time: it let a grant lapse.
+    pub(crate) snubbed_until: Time,
+    pub(crate) sent: u64,
+}
+
+/// A slot: what a peer may ask us for.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) bytes: u64,
+    pub(crate) piece: Option<u32>,
+    pub(crate) issued: Time,
+    /// When the last of it was asked for or handed to the socket.
+    pub(crate) progress: Time,
+    pub(crate) requested: u64,
+    pub(crate) served: u64,
+    pub(crate) unused: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(torrent: TorrentId, node: u64, fast: bool, kind: Kind, pieces: u32) -> Peer {
+        Peer {
+            torrent,
+            node,
+            fast,
+            kind,
+            source: false,
+            rate: 0,
+            block: super::UNIT,
+            reqq: REQQ_UNSAID,
+            have: Bitfield::new(pieces),
+            fresh: true,
+            wanted: 0,
+            useful: 0,
+            bad: BTreeMap::new(),
+            bad_count: 0,
+            choking: true,
+            told_interested: false,
+            told_load: 0,
+            outstanding: 0,
+            avoid_until: Time(0),
+            strikes: 0,
+            received: 0,
+            interested: false,
+            load: 0,
+            waiting_since: Time(0),
+            grants: VecDeque::new(),
+            queued: 0,
+            last_request: Time(0),
+            snubbed_until: Time(0),
+            sent: 0,
+        }
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Own { .. })
+    }
+
+    pub(crate) fn is_stranger(&self) -> bool {
+        self.kind == Kind::Stranger
+    }
+}
+
+impl Grant {
+    pub(crate) fn new(bytes: u64, piece: Option<u32>, now: Time) -> Grant {
+        Grant { bytes, piece, issued: now, progress: now, requested: 0, served: 0, unused: 0 }
+    }
+
+    /// Bytes that may still be asked for.
+    pub(crate) fn unrequested(&self) -> u64 {
+        self.bytes - self.requested - self.unused
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.served + self.unused >= self.bytes
+    }
+}
+
+/// Bytes over time: the rate now, and the best there was.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meter {
+    bytes: u64,
+    since: Time,
+    /// Bytes a second in the last full window.
+    pub(crate) rate: u64,
+    /// The best window; decays by 1/64 a window, so a link that got slower is learnt.
+    pub(crate) peak: u64,
+}
+
+impl Meter {
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Ends the window if it is at least `window` long.
+    pub(crate) fn roll(&mut self, now: Time, window: Duration) {
+        let span = now.since(self.since);
+        if span < window {
+            return;
+        }
+        let rate = u128::from(self.bytes) * 1_000_000_000 / span.as_nanos().max(1);
+        self.rate = u64::try_from(rate).unwrap_or(u64::MAX);
+        self.peak = (self.peak - self.peak / 64).max(self.rate);
+        (self.bytes, self.since) = (0, now);
+    }
+}
+
+/// What a client that does not say `reqq` takes: libtorrent's default.
+const REQQ_UNSAID: u32 = 250;

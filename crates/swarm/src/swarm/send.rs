@@ -1,0 +1,338 @@
+//! The sending side: who may ask, for how much, for how long.
+//!
+//! A slot is a grant that is not over. There are few, so what a sender has begun it finishes soon
+//! and the next node can pass it on; there is more than one, so the wire does not wait for the
+//! round trip between the end of a grant and the requests of the next.
+
+use super::peer::{Grant, Kind, Peer};
+use super::torrent::{Torrent, UNIT};
+use super::{Action, PeerId, Swarm, TorrentId};
+use crate::time::Time;
+use crate::wire::Message;
+use crate::wire::extension::{self, Xg};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl Swarm {
+    /// Gives turns out until all slots are used or nobody wants one.
+    pub(super) fn fill_slots(&mut self) {
+        let slots = self.slots();
+        while self.slots_used < slots + self.config.extra
+            && let Some(id) = self.next_receiver()
+        {
+            let hungry = self.peers.get(&id).is_some_and(|peer| peer.load < self.config.hungry && peer.grants.is_empty());
+            if self.slots_used >= slots && !hungry {
+                break;
+            }
+            self.grant(id);
+        }
+    }
+
+    /// Slots of this node: more for a faster uplink than others have, and enough that a round trip
+    /// is not felt.
+    fn slots(&self) -> u32 {
+        let own = self.uplink();
+        let mut rates: Vec<u64> =
+            self.peers.values().filter(|peer| peer.is_own()).map(|peer| peer.rate).collect();
+        rates.retain(|&rate| rate > 0);
+        rates.sort_unstable();
+        let median = rates.get(rates.len() / 2).copied().unwrap_or(own).max(1);
+        let base = u64::from(self.config.slots);
+        let scaled = if own == 0 { base } else { (base * own).div_ceil(median) };
+        let smallest = self.torrents.values().map(|torrent| torrent.piece_len).min();
+        let in_a_reply = self.reply.as_nanos() * u128::from(own)
+            / u128::from(smallest.unwrap_or(u32::MAX))
+            / 1_000_000_000;
+        let for_reply = u64::try_from(in_a_reply).unwrap_or(0);
+        u32::try_from(scaled.clamp(1, SLOTS_MAX) + for_reply.min(SLOTS_MAX)).unwrap_or(1)
+    }
+
+    /// Who gets the next turn.
+    fn next_receiver(&self) -> Option<PeerId> {
+        let waiting = |(&id, peer): (&PeerId, &Peer)| {
+            let torrent = self.torrents.get(&peer.torrent)?;
+            let rank = self.receiver_rank(peer, torrent)?;
+            Some((torrent.virtual_time, peer.torrent, rank, id))
+        };
+        self.peers.iter().filter_map(waiting).min().map(|(.., id)| id)
+    }
+
+    /// Who is served first: whoever has fewest turns of ours, then least on its way, then waits
+    /// longest. What only a source has goes first to those who can pass it on quickly.
+    fn receiver_rank(&self, peer: &Peer, torrent: &Torrent) -> Option<impl Ord + use<>> {
+        let may = peer.interested
+            && !torrent.paused
+            && !torrent.have.none()
+            && self.now >= peer.snubbed_until
+            && match peer.kind {
+                Kind::Own { .. } => peer.grants.len() < GRANTS_PER_PEER,
+                Kind::Stranger => peer.grants.is_empty(),
+                Kind::Unknown(_) => false,
+            };
+        let injecting = torrent.injection.as_ref().is_some_and(|injection| !injection.is_over());
+        let slow = injecting && peer.rate > 0 && peer.rate.saturating_mul(2) < self.uplink();
+        let load = if peer.is_stranger() { STRANGER_LOAD } else { peer.load };
+        may.then_some((slow, peer.grants.len(), load, peer.waiting_since))
+    }
+
+    fn grant(&mut self, id: PeerId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        let piece_len = u64::from(torrent.piece_len);
+        peer.waiting_since = now;
+        self.slots_used += 1;
+        self.totals.granted += 1;
+        let (bytes, piece, message) = if peer.is_stranger() {
+            let quota = (4 * piece_len).max(self.up.rate.saturating_mul(2));
+            (quota, None, Some(Message::Unchoke))
+        } else {
+            let piece = torrent.inject(id, &peer.have, now);
+            let bytes = piece.map_or(piece_len, |piece| u64::from(torrent.size(piece)));
+            (bytes, piece, None)
+        };
+        peer.last_request = now;
+        peer.grants.push_back(Grant::new(bytes, piece, now));
+        let torrent_id = peer.torrent;
+        self.charge(torrent_id, bytes);
+        match message {
+            Some(unchoke) => {
+                self.out.push(Action::Allow(id, u64::MAX));
+                self.send(id, unchoke);
+            }
+            None => {
+                self.out.push(Action::Allow(id, bytes));
+                let grant = Some(extension::Grant { bytes, piece });
+                self.send_xg(id, Xg { grant, ..Xg::default() });
+            }
+        }
+    }
+
+    /// Moves a torrent's clock on: it is slower the more its peers lack.
+    fn charge(&mut self, id: TorrentId, bytes: u64) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let pieces = u64::from(torrent.pieces());
+        let lack: u64 = torrent
+            .peers
+            .iter()
+            .filter_map(|id| self.peers.get(id))
+            .map(|peer| pieces - u64::from(peer.have.count()))
+            .max()
+            .unwrap_or(0);
+        let weight = (lack * u64::from(torrent.piece_len)) >> 20;
+        torrent.virtual_time += bytes / weight.max(1);
+    }
+
+    pub(super) fn on_interested(&mut self, id: PeerId, interested: bool) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.interested = interested;
+        self.dirty = true;
+        if !interested && peer.is_stranger() && peer.queued == 0 {
+            self.revoke(id);
+        } else if interested && peer.grants.is_empty() && peer.waiting_since == Time(0) {
+            peer.waiting_since = now;
+        }
+    }
+
+    pub(super) fn on_requested(&mut self, id: PeerId, bytes: u64) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.queued += bytes;
+        peer.last_request = now;
+        let mut left = bytes;
+        for grant in &mut peer.grants {
+            let part = grant.unrequested().min(left);
+            if part > 0 {
+                if grant.requested == 0 && matches!(peer.kind, Kind::Own { .. }) {
+                    // Eighths, as TCP smooths its round-trip time (RFC 6298).
+                    self.reply = (self.reply * 7 + now.since(grant.issued)) / 8;
+                }
+                grant.requested += part;
+                grant.progress = now;
+                left -= part;
+            }
+        }
+    }
+
+    /// The peer will not use so much of what it was granted.
+    pub(super) fn on_unused(&mut self, id: PeerId, bytes: u64) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let mut left = bytes;
+        let mut lost = None;
+        for grant in &mut peer.grants {
+            let part = grant.unrequested().min(left);
+            grant.unused += part;
+            left -= part;
+            if part > 0 && grant.requested == 0 {
+                lost = grant.piece;
+                // It had no use for a turn now: let others go first.
+                peer.waiting_since = now;
+            }
+        }
+        if let (Some(piece), Some(torrent)) = (lost, self.torrents.get_mut(&peer.torrent))
+            && let Some(injection) = &mut torrent.injection
+            && !peer.have.has(piece)
+        {
+            injection.lose(piece);
+        }
+        self.end_grants(id);
+    }
+
+    /// Bytes left the queue: `sent` to the socket, or dropped.
+    pub(super) fn on_served(&mut self, id: PeerId, bytes: u64, sent: bool) {
+        if sent {
+            self.totals.sent += bytes;
+            self.up.add(bytes);
+        }
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.queued = peer.queued.saturating_sub(bytes);
+        peer.sent += if sent { bytes } else { 0 };
+        let mut left = bytes;
+        for grant in &mut peer.grants {
+            let part = (grant.requested - grant.served).min(left);
+            if part > 0 {
+                grant.served += part;
+                grant.progress = now;
+                left -= part;
+            }
+        }
+        self.end_grants(id);
+    }
+
+    /// Frees the slots of grants that are over.
+    fn end_grants(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let before = peer.grants.len();
+        peer.grants.retain(|grant| !grant.is_over());
+        let ended = before - peer.grants.len();
+        if ended == 0 {
+            return;
+        }
+        self.dirty = true;
+        // A peer has a handful of grants.
+        self.slots_used -= ended as u32;
+        if peer.is_stranger() && peer.grants.is_empty() {
+            self.renew_or_choke(id);
+        }
+    }
+
+    /// A stranger has used its turn: another one if nobody waits.
+    fn renew_or_choke(&mut self, id: PeerId) {
+        let now = self.now;
+        let others_wait = self.next_receiver().is_some_and(|next| next != id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if others_wait || !peer.interested {
+            peer.waiting_since = now;
+            peer.queued = 0;
+            self.send(id, Message::Choke);
+            self.out.push(Action::Deny(id));
+        } else {
+            let mut grant = Grant::new((peer.queued + 4 * u64::from(UNIT)).max(1 << 20), None, now);
+            grant.requested = peer.queued;
+            peer.grants.push_back(grant);
+            self.slots_used += 1;
+        }
+    }
+
+    /// Takes back all that `id` was granted and has not been sent.
+    pub(super) fn revoke(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.grants.is_empty() {
+            return;
+        }
+        // A peer has a handful of grants.
+        self.slots_used -= peer.grants.len() as u32;
+        self.totals.revoked += peer.grants.len() as u64;
+        self.dirty = true;
+        let pieces: Vec<u32> = peer.grants.drain(..).filter_map(|grant| grant.piece).collect();
+        peer.queued = 0;
+        if let Some(torrent) = self.torrents.get_mut(&peer.torrent)
+            && let Some(injection) = &mut torrent.injection
+        {
+            pieces.into_iter().filter(|&p| !peer.have.has(p)).for_each(|p| injection.lose(p));
+        }
+        if peer.is_stranger() {
+            self.send(id, Message::Choke);
+        } else {
+            let grant = Some(extension::Grant { bytes: 0, piece: None });
+            self.send_xg(id, Xg { grant, ..Xg::default() });
+        }
+        self.out.push(Action::Deny(id));
+    }
+
+    /// Takes back grants that nobody asks for, or whose bytes the peer does not take.
+    pub(super) fn revoke_lapsed(&mut self) {
+        let now = self.now;
+        let mut lapsed = Vec::new();
+        for (&id, peer) in &self.peers {
+            let Some(torrent) = self.torrents.get(&peer.torrent) else { continue };
+            let stall = self.stall_after(torrent.piece_len);
+            let reply = (self.reply * 4).max(REPLY).max(self.piece_time(torrent.piece_len) * 2);
+            let stuck = |grant: &Grant| now.since(grant.progress) > stall;
+            let silent = match peer.kind {
+                Kind::Own { .. } => peer.grants.back().is_some_and(|grant| {
+                    grant.requested == 0 && now.since(grant.issued) > reply.min(stall)
+                }),
+                _ => peer.queued == 0 && now.since(peer.last_request) > STRANGER_REPLY,
+            };
+            if !peer.grants.is_empty() && (silent || peer.grants.iter().any(stuck)) {
+                lapsed.push(id);
+            }
+        }
+        for id in lapsed {
+            self.revoke(id);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.snubbed_until = now + SNUB;
+            }
+        }
+    }
+
+    /// Shows a stranger what an injecting source would give it next, and nothing else: it cannot
+    /// ask for what another node has got already. Afterwards shows everything.
+    pub(super) fn reveal(&mut self, id: PeerId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        if torrent.injection.is_none() || !peer.is_stranger() {
+            return;
+        }
+        let ahead = AHEAD.max(self.up.rate / 50 / u64::from(torrent.piece_len));
+        let shown = &torrent.injection.as_ref().map_or(0, |i| i.on_way_to(id));
+        let mut pieces = Vec::new();
+        for _ in *shown..ahead {
+            pieces.extend(torrent.inject(id, &peer.have, now));
+        }
+        for piece in pieces {
+            self.send(id, Message::Have(piece));
+        }
+    }
+
+    /// Our uplink in bytes a second as far as we know it.
+    pub(super) fn uplink(&self) -> u64 {
+        if self.config.uplink > 0 { self.config.uplink } else { self.up.peak }
+    }
+}
+
+/// More slots than this are not needed for any difference of uplinks.
+const SLOTS_MAX: u64 = 64;
+
+/// Turns one peer may have of us: with a single receiver they hide the round trip.
+const GRANTS_PER_PEER: usize = 2;
+
+/// How a stranger ranks among our nodes, which say how full their hands are.
+const STRANGER_LOAD: u8 = 96;
+
+/// Least time our own nodes have to ask for what they were granted.
+const REPLY: Duration = Duration::from_millis(50);
+
+/// Time strangers have: Transmission asks 0.6 to 1.0 s after an unchoke.
+const STRANGER_REPLY: Duration = Duration::from_secs(3);
+
+/// Who let a grant lapse gets none for that long.
+const SNUB: Duration = Duration::from_millis(250);
+
+/// Pieces a stranger is shown ahead of what it has.
+const AHEAD: u64 = 4;

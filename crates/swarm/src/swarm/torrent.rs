@@ -1,0 +1,198 @@
+//! One torrent of a node: what is here, what is asked for from whom, who has what.
+//!
+//! A piece that is being fetched is an [`Active`] with leases: runs of it that one peer was asked
+//! for. Everything is counted in units of 16 KiB, the block of BEP 3.
+
+use super::{PeerId, Start, TorrentSpec};
+use crate::bitfield::Bitfield;
+use crate::swarm::inject::Injection;
+use crate::time::Time;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Bytes of a unit: the block every client knows, and what leases are counted in.
+pub const UNIT: u32 = 16 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It may be on the medium: somebody is hashing.
+    Unknown,
+    /// It is not here; if it is in `active`, some of it is or is on its way.
+    Missing,
+    /// All of it is here, in memory, and being hashed.
+    Verifying,
+    /// It is right, and being written.
+    Verified,
+    /// It is on the medium.
+    Stored,
+    /// It was here and cannot be read.
+    Unreadable,
+}
+
+#[derive(Debug)]
+pub(crate) struct Torrent {
+    pub(crate) len: u64,
+    pub(crate) piece_len: u32,
+    pub(crate) states: Vec<State>,
+    /// Verified, so others may have it.
+    pub(crate) have: Bitfield,
+    /// Missing, with units nobody was asked for.
+    pub(crate) open: Bitfield,
+    /// Missing or verifying, with leases or units.
+    pub(crate) active: BTreeMap<u32, Active>,
+    /// How many connected peers have each piece.
+    pub(crate) copies: Vec<u16>,
+    pub(crate) stored: u32,
+    pub(crate) peers: BTreeSet<PeerId>,
+    pub(crate) paused: bool,
+    pub(crate) finished_told: bool,
+    pub(crate) injection: Option<Injection>,
+    /// Verified, not yet announced.
+    pub(crate) news: Vec<u32>,
+    /// Bytes granted per weight: the torrent that is furthest behind is served first.
+    pub(crate) virtual_time: u64,
+    /// Pieces in flight: active, or verified and not stored.
+    pub(crate) in_flight: u32,
+    pub(crate) more_peers_at: Time,
+}
+
+/// A piece some of which was asked for.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// Units that are here.
+    pub(crate) units: Bitfield,
+    pub(crate) leases: Vec<Lease>,
+    /// Who sent units that are here.
+    pub(crate) sources: BTreeSet<PeerId>,
+    /// It was wrong once with several sources: now it comes whole from one, so blame is clear.
+    pub(crate) sole: bool,
+}
+
+/// Some of a piece that one peer was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) peer: PeerId,
+    pub(crate) units: Range<u32>,
+    /// Up to which unit requests were sent.
+    pub(crate) asked_to: u32,
+    pub(crate) began: Time,
+    /// When the last of it came.
+    pub(crate) progress: Time,
+    /// Asked from a second peer, near the end: its bytes are counted on top of the piece's.
+    pub(crate) duplicate: bool,
+}
+
+impl Torrent {
+    pub(crate) fn new(spec: &TorrentSpec) -> Torrent {
+        let count = spec.len.div_ceil(u64::from(spec.piece_len));
+        let count = u32::try_from(count).expect("a torrent has at most 2^32 pieces");
+        let here = spec.start == Start::Source;
+        let state = match spec.start {
+            Start::Source => State::Stored,
+            Start::Empty => State::Missing,
+            Start::Unknown => State::Unknown,
+        };
+        let empty = spec.start == Start::Empty;
+        let all_if = |yes| if yes { Bitfield::full(count) } else { Bitfield::new(count) };
+        Torrent {
+            len: spec.len,
+            piece_len: spec.piece_len,
+            states: vec![state; count as usize],
+            have: all_if(here),
+            open: all_if(empty),
+            active: BTreeMap::new(),
+            copies: vec![0; count as usize],
+            stored: if here { count } else { 0 },
+            peers: BTreeSet::new(),
+            paused: false,
+            finished_told: here,
+            injection: here.then(|| Injection::new(count)),
+            news: Vec::new(),
+            virtual_time: 0,
+            in_flight: 0,
+            more_peers_at: Time(0),
+        }
+    }
+
+    pub(crate) fn pieces(&self) -> u32 {
+        self.have.len()
+    }
+
+    pub(crate) fn state(&mut self, piece: u32) -> &mut State {
+        &mut self.states[piece as usize]
+    }
+
+    /// Bytes of `piece`: the last one may be short.
+    pub(crate) fn size(&self, piece: u32) -> u32 {
+        let begin = u64::from(piece) * u64::from(self.piece_len);
+        let left = self.len.saturating_sub(begin);
+        u32::try_from(left).map_or(self.piece_len, |left| left.min(self.piece_len))
+    }
+
+    pub(crate) fn units(&self, piece: u32) -> u32 {
+        self.size(piece).div_ceil(UNIT)
+    }
+
+    /// Bytes from the start of `piece` to the start of `unit`, or to its end.
+    pub(crate) fn offset(&self, piece: u32, unit: u32) -> u32 {
+        unit.saturating_mul(UNIT).min(self.size(piece))
+    }
+
+    pub(crate) fn bytes(&self, piece: u32, units: &Range<u32>) -> u32 {
+        self.offset(piece, units.end) - self.offset(piece, units.start)
+    }
+
+    /// Whether some peer should be asked for more of `piece`, as it is now.
+    pub(crate) fn is_open(&self, piece: u32) -> bool {
+        self.states[piece as usize] == State::Missing
+            && self.active.get(&piece).is_none_or(|active| active.gap().is_some())
+    }
+}
+
+impl Active {
+    pub(crate) fn new(units: u32) -> Active {
+        Active {
+            units: Bitfield::new(units),
+            leases: Vec::new(),
+            sources: BTreeSet::new(),
+            sole: false,
+        }
+    }
+
+    /// The first run of units that are not here and not leased.
+    pub(crate) fn gap(&self) -> Option<Range<u32>> {
+        if self.sole && !self.leases.is_empty() {
+            return None;
+        }
+        let free = |unit: u32| !self.units.has(unit) && !self.is_leased(unit);
+        let begin = (0..self.units.len()).find(|&unit| free(unit))?;
+        let end = (begin..self.units.len()).find(|&unit| !free(unit));
+        Some(begin..end.unwrap_or(self.units.len()))
+    }
+
+    /// The first run of units that are not here, leased or not.
+    pub(crate) fn absent(&self) -> Option<Range<u32>> {
+        let begin = (0..self.units.len()).find(|&unit| !self.units.has(unit))?;
+        let end = (begin..self.units.len()).find(|&unit| self.units.has(unit));
+        Some(begin..end.unwrap_or(self.units.len()))
+    }
+
+    pub(crate) fn lease_of(&self, peer: PeerId) -> Option<usize> {
+        self.leases.iter().position(|lease| lease.peer == peer)
+    }
+
+    fn is_leased(&self, unit: u32) -> bool {
+        self.leases.iter().any(|lease| lease.units.contains(&unit))
+    }
+}
+
+impl Lease {
+    /// Units that were promised and are not here.
+    pub(crate) fn waiting(&self, units: &Bitfield) -> u32 {
+        let waiting = self.units.clone().filter(|&unit| !units.has(unit)).count();
+        // At most as many as a piece has units.
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+}
