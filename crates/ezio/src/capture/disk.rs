@@ -8,10 +8,11 @@ use super::torrent_info::TorrentInfo;
 use super::{Capture, Image, PARTCLONE_PIECE_LEN, hash, unshare};
 use crate::device::{self, Claim, Device, Fingerprint, Use};
 use crate::hashing::Tee;
-use crate::store::{DeviceStore, io_reason};
+use crate::store::{DeviceStore, StoreError, io_reason};
 use crate::ui::Ui;
 use anyhow::{Context as _, bail, ensure};
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -93,6 +94,7 @@ impl Source<'_> {
         if self.job.raw {
             return Ok(self.all());
         }
+        self.refuse_unreadable()?;
         let shown = self.device.path.display();
         let named = match filesystem::recognise(&self.device.path, &self.file)? {
             Content::FileSystem(fs) => return self.file_system(&fs, claim),
@@ -136,9 +138,27 @@ impl Source<'_> {
         bail!("{shown} holds {named}, or take all of its blocks as they are with --raw")
     }
 
+    /// Refuses a source whose start or end cannot be read. blkid looks at both (RAID has its marks
+    /// at the end), and if it cannot read there it finds nothing, without a word.
+    fn refuse_unreadable(&self) -> anyhow::Result<()> {
+        let size = self.device.size_bytes;
+        let mut buffer = vec![0; usize::try_from(size).map_or(PROBE_LEN, |len| len.min(PROBE_LEN))];
+        let len = buffer.len() as u64;
+        for offset in [0, size - len] {
+            self.file.read_exact_at(&mut buffer, offset).map_err(|error| {
+                let path = self.device.path.clone();
+                StoreError { what: "read", path, offset, len, error }
+            })?;
+        }
+        Ok(())
+    }
+
     fn file_system(&self, fs: &FileSystem, claim: &mut Option<Claim>) -> anyhow::Result<Used> {
         let (shown, kind) = (self.device.path.display(), fs.kind);
         self.refuse_dirty(fs)?;
+        if kind == filesystem::Kind::Fat12 {
+            return Ok(self.fat12(fs));
+        }
         let program = kind
             .find_partclone()
             .with_context(|| format!("{shown} holds {kind}, whose used blocks are not known"))?;
@@ -158,7 +178,9 @@ impl Source<'_> {
             *claim = self.claim()?;
         }
         for warning in &found.warnings {
-            self.ui.note(&format!("{} says: {warning}", program.display()));
+            let text = format!("{} says: {warning}", program.display());
+            // Forced, it complains about what it was forced over.
+            if self.job.force { self.ui.detail(&text) } else { self.ui.note(&text) }
         }
         let len = found.map.end;
         ensure!(
@@ -181,6 +203,15 @@ impl Source<'_> {
             block_len: found.block_size.unwrap_or(SECTOR_LEN),
             blocks_len: len,
         })
+    }
+
+    /// All blocks: partclone up to 0.3.38 takes FAT12's entries of 12 bits for 16, and its map lacks
+    /// half of the files (seen with 0.3.23). A FAT12 has at most 4084 clusters.
+    fn fat12(&self, fs: &FileSystem) -> Used {
+        let len = self.device.size_bytes;
+        self.ui.detail("all blocks of a FAT12 are captured: partclone's map of it is not reliable");
+        let origin = self.origin(Some((&fs.blkid_type, len)));
+        Used { origin, what: fs.kind.to_string(), ..self.all() }
     }
 
     fn swap(&self, header_len: u64) -> Used {
@@ -292,6 +323,9 @@ impl Source<'_> {
 
 /// partclone reads metadata only; a fragmented file system of many TB on a slow disk takes minutes.
 const PARTCLONE_TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// More than any mark of a file system or RAID is away from the start or the end.
+const PROBE_LEN: usize = 1 << 20;
 
 /// The block of partclone.dd, and of maps whose unit partclone did not tell.
 const SECTOR_LEN: u32 = 512;

@@ -58,7 +58,8 @@ pub enum ImageDirError {
         why: &'static str,
     },
     /// No block file.
-    #[error("{} holds no block files", path.display())]
+    #[error("{} holds no block files; give the directory that `partclone -T` wrote, or a device",
+        path.display())]
     NoFiles {
         /// The directory.
         path: PathBuf,
@@ -547,7 +548,8 @@ mod tests {
     #[test]
     fn a_directory_without_block_files_is_refused() {
         let check = |files: &[(&str, &[u8])]| {
-            assert_eq!(open_error(&dir_with(files)), "DIR holds no block files");
+            let why = "DIR holds no block files; give the directory that `partclone -T` wrote, or a device";
+            assert_eq!(open_error(&dir_with(files)), why);
         };
         check(&[]);
         check(&[("torrent.info", b"")]);
