@@ -344,7 +344,13 @@ mod tests {
             let end = offset + buf.len() as u64;
             if offset < self.broken.end && self.broken.start < end {
                 let (path, error) = ("memory".into(), io::Error::from_raw_os_error(5));
-                return Err(StoreError { path, offset, len: buf.len() as u64, error });
+                return Err(StoreError {
+                    what: "read",
+                    path,
+                    offset,
+                    len: buf.len() as u64,
+                    error,
+                });
             }
             buf.copy_from_slice(&self.bytes[offset as usize..end as usize]);
             Ok(())

@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod device;
+pub mod engine;
 pub mod hashing;
 pub mod inspect;
 pub mod sha1;

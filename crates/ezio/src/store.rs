@@ -6,9 +6,11 @@
 
 mod device;
 mod dir;
+mod target;
 
 pub use device::DeviceStore;
 pub use dir::{DirStore, Names};
+pub use target::{DeviceTarget, HEAD_LEN};
 
 use std::fmt;
 use std::io;
@@ -62,12 +64,14 @@ pub fn open(torrent: &Metainfo, path: &Path) -> anyhow::Result<Arc<dyn Store>> {
     Ok(Arc::new(DeviceStore::open(path, layout)?))
 }
 
-/// A read that failed, and where.
+/// A read or write that failed, and where.
 #[derive(Debug)]
 pub struct StoreError {
+    /// What was tried: `read`, `write`, `flush`.
+    pub what: &'static str,
     /// The device or file.
     pub path: PathBuf,
-    /// Where on it the read began, in bytes.
+    /// Where on it that began, in bytes.
     pub offset: u64,
     /// Bytes wanted.
     pub len: u64,
@@ -77,8 +81,11 @@ pub struct StoreError {
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StoreError { path, offset, len, error } = self;
-        write!(f, "read {} at {offset:#x} of {}: ", Bytes(*len), path.display())?;
+        let StoreError { what, path, offset, len, error } = self;
+        match len {
+            0 => write!(f, "{what} {}: ", path.display())?,
+            len => write!(f, "{what} {} at {offset:#x} of {}: ", Bytes(*len), path.display())?,
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => write!(f, "it ends before that; has it shrunk?"),
             _ => write!(f, "{}", io_reason(error)),

@@ -4,6 +4,7 @@ use super::{Store, StoreError, for_spans, io_reason};
 use anyhow::{Context as _, bail};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use std::fs::File;
+use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -73,13 +74,22 @@ impl DeviceStore {
     }
 
     fn read_file(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
-        let len = buf.len() as u64;
-        self.file.read_exact_at(buf, offset).map_err(|error| StoreError {
-            path: self.path.clone(),
-            offset,
-            len,
-            error,
-        })
+        let wanted = Extent { offset, len: buf.len() as u64 };
+        read_exact(&self.file, offset, buf).map_err(|e| read_failed(&self.path, wanted, e))
+    }
+}
+
+pub(super) fn read_exact(file: &File, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    file.read_exact_at(buf, offset)
+}
+
+pub(super) fn read_failed(path: &Path, wanted: Extent, error: io::Error) -> StoreError {
+    StoreError {
+        what: "read",
+        path: path.to_owned(),
+        offset: wanted.offset,
+        len: wanted.len,
+        error,
     }
 }
 
@@ -147,7 +157,7 @@ fn data_parts(file: &File, len: u64) -> Option<Vec<Extent>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, Write as _};
+    use std::io::Write as _;
 
     fn layout(extents: &[(u64, u64)]) -> Arc<Layout> {
         let extents = extents.iter().map(|&(offset, len)| Extent { offset, len }).collect();

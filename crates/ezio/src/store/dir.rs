@@ -91,6 +91,7 @@ impl Store for DirStore {
             let len = buf.len() as u64;
             let read = self.file(span.index).and_then(|file| file.read_exact_at(buf, span.skip));
             read.map_err(|error| StoreError {
+                what: "read",
                 path: self.path(span.index),
                 offset: span.skip,
                 len,

@@ -1,0 +1,380 @@
+//! The engine: threads around [`swarm::swarm::Swarm`], which decides.
+//!
+//! | thread | does |
+//! |---|---|
+//! | `scheduler` | events into the swarm, its actions to the others; waits for nobody |
+//! | `connect` | listens, dials, exchanges handshakes; no connection owns a thread before |
+//! | `read ADDR`, `write ADDR` | one pair a connection: the bytes |
+//! | `disk N` | hashes and writes pieces |
+//!
+//! A block goes from the socket into a buffer of its own, the buffer to the scheduler, and when its
+//! piece is whole the piece to a disk thread; others are served from those buffers until the swarm
+//! wants the memory back. A request is served by the connection's own two threads.
+
+mod connect;
+mod disk;
+mod link;
+mod pieces;
+mod reader;
+mod scheduler;
+mod writer;
+
+use crate::store::{DeviceTarget, Store, StoreError};
+use connect::Connector;
+use disk::Disk;
+use pieces::{Buffer, Piece};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use swarm::metainfo::{Digest, Metainfo};
+use swarm::swarm::{Config, Event, PeerId, TorrentId};
+use swarm::wire::{Block, Handshake};
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where to listen; ports may be 0.
+    pub listen: Vec<SocketAddr>,
+    /// Bytes of pieces in memory: see [`Config::budget`].
+    pub budget: u64,
+}
+
+/// A torrent to carry.
+pub struct Job {
+    /// What it is.
+    pub metainfo: Arc<Metainfo>,
+    /// Where its bytes are, or shall be.
+    pub content: Content,
+}
+
+/// Where the bytes of a torrent are.
+pub enum Content {
+    /// All of them are here, to be read only.
+    Source(Arc<dyn Store>),
+    /// None of them is here yet.
+    Target(Arc<DeviceTarget>),
+}
+
+/// What the engine tells its owner.
+#[derive(Debug)]
+pub enum Notice {
+    /// Every piece is on the medium, flushed, and was verified before it was written.
+    Finished(Digest),
+    /// Writing failed: this target will never be whole.
+    Failed(Digest, StoreError),
+    /// A source cannot give this piece.
+    Unreadable(Digest, u32, StoreError),
+    /// The torrent lacks peers; more are wanted.
+    MorePeers(Digest),
+}
+
+/// How far the torrents are, as of some tenths of a second ago.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// One for each torrent.
+    pub torrents: Vec<TorrentStatus>,
+}
+
+/// How far a torrent is.
+#[derive(Clone, Debug, Default)]
+pub struct TorrentStatus {
+    /// Which.
+    pub info_hash: Digest,
+    /// Bytes of the image.
+    pub image_len: u64,
+    /// All its pieces.
+    pub pieces: u32,
+    /// Pieces that are right.
+    pub verified: u32,
+    /// Pieces that are written.
+    pub stored: u32,
+    /// Bytes received and sent so far.
+    pub received: u64,
+    /// Bytes of blocks sent so far.
+    pub sent: u64,
+    /// Connections.
+    pub peers: u32,
+    /// Connections to peers that lack something.
+    pub peers_incomplete: u32,
+}
+
+/// A running node.
+pub struct Engine {
+    inputs: Inputs,
+    shared: Arc<Shared>,
+    connector: Arc<Connector>,
+    disk: Arc<Disk>,
+    threads: Vec<JoinHandle<()>>,
+    status: Arc<Mutex<Status>>,
+}
+
+/// Inputs that may wait for the scheduler. It takes one in a few microseconds, so this is some
+/// milliseconds of work; readers, writers and disk threads wait when it is full.
+const INPUTS_MAX: usize = 4096;
+
+/// Threads that hash and write: one can hash while another waits for the disk.
+const DISK_THREADS: usize = 3;
+
+impl Engine {
+    /// Starts a node without torrents. What it has to tell goes to `notices`.
+    ///
+    /// # Errors
+    /// If an address cannot be listened on, or a thread not be started.
+    pub fn start(
+        config: &EngineConfig,
+        notices: impl Fn(Notice) + Send + 'static,
+    ) -> anyhow::Result<Engine> {
+        let (sender, receiver) = sync_channel(INPUTS_MAX);
+        let inputs = Inputs(sender);
+        let shared = Arc::new(Shared { peer_id: new_peer_id()?, torrents: RwLock::default() });
+        let connector = Arc::new(Connector::bind(&config.listen, Arc::clone(&shared))?);
+        let disk = Arc::new(Disk::default());
+        let status = Arc::new(Mutex::new(Status::default()));
+        let mut threads = Vec::new();
+        {
+            let (connector, inputs) = (Arc::clone(&connector), inputs.clone());
+            threads.push(spawn("connect", move || connector.run(&inputs))?);
+        }
+        for number in 0..DISK_THREADS {
+            let (disk, inputs) = (Arc::clone(&disk), inputs.clone());
+            threads.push(spawn(&format!("disk {number}"), move || disk.work(&inputs))?);
+        }
+        let swarm_config = Config {
+            node: node_of(&shared.peer_id),
+            budget: config.budget,
+            port: connector.port(),
+            ..Config::default()
+        };
+        let scheduler = scheduler::Scheduler::new(
+            swarm_config,
+            inputs.clone(),
+            Arc::clone(&shared),
+            Arc::clone(&connector),
+            Arc::clone(&disk),
+            Arc::clone(&status),
+            Box::new(notices),
+        );
+        threads.push(spawn("scheduler", move || scheduler.run(&receiver))?);
+        Ok(Engine { inputs, shared, connector, disk, threads, status })
+    }
+
+    /// The addresses that are listened on.
+    #[must_use]
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        self.connector.listening()
+    }
+
+    /// The name this node has among its peers (BEP 20).
+    #[must_use]
+    pub fn peer_id(&self) -> [u8; 20] {
+        self.shared.peer_id
+    }
+
+    /// Carries a torrent from now on.
+    ///
+    /// # Errors
+    /// If it is carried already, or its pieces are such that the swarm cannot work with them.
+    pub fn add(&self, job: Job) -> anyhow::Result<()> {
+        let piece_len = job.metainfo.piece_len();
+        anyhow::ensure!(
+            piece_len.is_multiple_of(swarm::swarm::UNIT),
+            "the torrent's pieces of {piece_len} bytes are not made of whole blocks of 16 KiB"
+        );
+        self.inputs.send(Input::Add(Box::new(job)));
+        Ok(())
+    }
+
+    /// Tells of an address at which a peer of the torrent listens.
+    pub fn found(&self, info_hash: Digest, addr: SocketAddr) {
+        self.inputs.send(Input::FoundPeer { info_hash, addr });
+    }
+
+    /// How far the torrents are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends all connections and threads. What is being written is written.
+    pub fn stop(self) {
+        self.inputs.send(Input::Stop);
+        self.connector.close();
+        self.disk.close();
+        for thread in self.threads {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A torrent that is carried, as the threads of connections see it.
+struct Carried {
+    id: TorrentId,
+    metainfo: Arc<Metainfo>,
+    /// To read pieces that are not in memory.
+    store: Arc<dyn Store>,
+    /// To write them to; `None` for a source.
+    target: Option<Arc<DeviceTarget>>,
+    have: Have,
+    memory: Memory,
+}
+
+impl Carried {
+    fn piece_start(&self, piece: u32) -> u64 {
+        u64::from(piece) * u64::from(self.metainfo.piece_len())
+    }
+
+    /// Bytes of the piece; `None` if there is no such piece.
+    fn piece_len(&self, piece: u32) -> Option<u32> {
+        (piece < self.metainfo.piece_count()).then(|| {
+            let range = self.metainfo.piece_range(piece);
+            // A piece has at most 64 MiB.
+            (range.end - range.start) as u32
+        })
+    }
+}
+
+/// Which pieces can be served.
+struct Have(Vec<AtomicU64>);
+
+impl Have {
+    fn new(pieces: u32, all: bool) -> Have {
+        let word = || AtomicU64::new(if all { u64::MAX } else { 0 });
+        Have((0..pieces.div_ceil(64)).map(|_| word()).collect())
+    }
+
+    fn has(&self, piece: u32) -> bool {
+        let word = self.0.get(piece as usize / 64);
+        word.is_some_and(|word| word.load(Ordering::Acquire) & 1 << (piece % 64) != 0)
+    }
+
+    fn insert(&self, piece: u32) {
+        self.0[piece as usize / 64].fetch_or(1 << (piece % 64), Ordering::Release);
+    }
+
+    fn remove(&self, piece: u32) {
+        self.0[piece as usize / 64].fetch_and(!(1 << (piece % 64)), Ordering::Release);
+    }
+}
+
+/// Verified pieces in memory. The swarm's budget bounds them.
+#[derive(Default)]
+struct Memory(RwLock<BTreeMap<u32, Arc<Piece>>>);
+
+impl Memory {
+    fn get(&self, piece: u32) -> Option<Arc<Piece>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&piece).cloned()
+    }
+
+    fn insert(&self, index: u32, piece: Arc<Piece>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(index, piece);
+    }
+
+    fn remove(&self, index: u32) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&index);
+    }
+}
+
+/// What all threads know.
+struct Shared {
+    peer_id: [u8; 20],
+    /// By info-hash.
+    torrents: RwLock<BTreeMap<Digest, Arc<Carried>>>,
+}
+
+impl Shared {
+    fn torrent(&self, info_hash: &Digest) -> Option<Arc<Carried>> {
+        self.torrents.read().unwrap_or_else(PoisonError::into_inner).get(info_hash).cloned()
+    }
+}
+
+/// What the scheduler is told.
+enum Input {
+    Add(Box<Job>),
+    FoundPeer {
+        info_hash: Digest,
+        addr: SocketAddr,
+    },
+    Connected {
+        torrent: Arc<Carried>,
+        stream: TcpStream,
+        addr: SocketAddr,
+        outgoing: bool,
+        handshake: Handshake,
+    },
+    DialFailed {
+        addr: SocketAddr,
+        error: io::Error,
+    },
+    Event(Event),
+    Block {
+        peer: PeerId,
+        block: Block,
+        buffer: Buffer,
+    },
+    Disconnected {
+        peer: PeerId,
+        why: String,
+    },
+    Verified {
+        torrent: TorrentId,
+        piece: u32,
+        right: bool,
+    },
+    Stored {
+        torrent: TorrentId,
+        piece: u32,
+        written: Result<(), StoreError>,
+    },
+    Finished {
+        torrent: TorrentId,
+        result: Result<(), StoreError>,
+    },
+    Unreadable {
+        torrent: TorrentId,
+        piece: u32,
+        error: StoreError,
+    },
+    Stop,
+}
+
+/// The scheduler's door.
+#[derive(Clone)]
+struct Inputs(SyncSender<Input>);
+
+impl Inputs {
+    /// Waits while the scheduler has too much to do. Once it has ended there is nobody to tell.
+    fn send(&self, input: Input) {
+        let _ = self.0.send(input);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    use anyhow::Context as _;
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("start the thread `{name}`"))
+}
+
+/// A client's letters and version (BEP 20), then chance.
+fn new_peer_id() -> anyhow::Result<[u8; 20]> {
+    use anyhow::Context as _;
+    let mut id = *b"-XG0100-............";
+    let mut random = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
+    io::Read::read_exact(&mut random, &mut id[8..]).context("read /dev/urandom")?;
+    Ok(id)
+}
+
+/// A peer id as the number by which the swarm knows a program.
+fn node_of(peer_id: &[u8; 20]) -> u64 {
+    let (_, tail) = peer_id.split_at(12);
+    tail.iter().fold(0, |node, &byte| node << 8 | u64::from(byte))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Listening, dialling, handshakes: everything before a connection is worth two threads.
+//!
+//! One thread waits for all of them with `poll(2)`. Whoever says nothing, or something wrong, costs
+//! a socket for some seconds and nothing else.
+
+use super::{Carried, Input, Inputs, Shared};
+use anyhow::Context as _;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use swarm::wire::{HANDSHAKE_LEN, Handshake};
+
+/// The thread `connect`, and what others tell it.
+pub(super) struct Connector {
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    dials: Mutex<Vec<(SocketAddr, Arc<Carried>)>>,
+    /// Becomes readable when there is something to dial, or the end has come.
+    wake: OwnedFd,
+    closed: AtomicBool,
+}
+
+/// A connection whose handshake is not whole. On a LAN that takes a millisecond.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Such connections at once; who comes when there are as many is sent away.
+const PENDING_MAX: usize = 256;
+
+impl Connector {
+    pub(super) fn bind(addrs: &[SocketAddr], shared: Arc<Shared>) -> anyhow::Result<Connector> {
+        let listeners = addrs
+            .iter()
+            .map(|&addr| listen(addr).with_context(|| format!("listen on {addr} (TCP)")));
+        Ok(Connector {
+            listeners: listeners.collect::<anyhow::Result<_>>()?,
+            shared,
+            dials: Mutex::default(),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .context("make an eventfd")?,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn listening(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    pub(super) fn port(&self) -> Option<u16> {
+        self.listening().first().map(SocketAddr::port)
+    }
+
+    /// Connects to `addr` about `torrent`; the scheduler is told how that ended.
+    pub(super) fn dial(&self, addr: SocketAddr, torrent: Arc<Carried>) {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner).push((addr, torrent));
+        self.wake();
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It can fail only when it is full of wakes.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    pub(super) fn run(&self, inputs: &Inputs) {
+        let mut pending: Vec<Pending> = Vec::new();
+        while !self.closed.load(Ordering::Relaxed) {
+            self.wait(&pending);
+            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+            self.start_dials(&mut pending, inputs);
+            self.accept(&mut pending);
+            let now = Instant::now();
+            for mut connection in std::mem::take(&mut pending) {
+                match connection.step(&self.shared, now) {
+                    Ok(Step::Wait) => pending.push(connection),
+                    Ok(Step::Done(torrent, handshake)) => {
+                        connection.hand_over(torrent, handshake, inputs);
+                    }
+                    Err(error) => connection.fail(error, inputs),
+                }
+            }
+        }
+    }
+
+    fn wait(&self, pending: &[Pending]) {
+        let fd = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
+        let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
+        fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        for connection in pending {
+            let flags = if connection.out.is_empty() { PollFlags::IN } else { PollFlags::OUT };
+            fds.push(fd(rustix::fd::AsFd::as_fd(&connection.stream), flags));
+        }
+        let timeout = pending.iter().map(|connection| connection.deadline).min();
+        let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+        // Whatever it says, all are looked at.
+        let _ = poll(&mut fds, timeout.as_ref());
+    }
+
+    fn start_dials(&self, pending: &mut Vec<Pending>, inputs: &Inputs) {
+        let dials = std::mem::take(&mut *self.dials.lock().unwrap_or_else(PoisonError::into_inner));
+        for (addr, torrent) in dials {
+            let handshake = Handshake::new(torrent.metainfo.info_hash(), self.shared.peer_id);
+            match connect(addr) {
+                Ok(stream) => pending.push(Pending {
+                    out: handshake.encode().to_vec(),
+                    ..Pending::new(stream, addr, Some(torrent))
+                }),
+                Err(error) => inputs.send(Input::DialFailed { addr, error }),
+            }
+        }
+    }
+
+    fn accept(&self, pending: &mut Vec<Pending>) {
+        for listener in &self.listeners {
+            // An error is about one connection, or comes again at the next poll.
+            while let Ok((stream, addr)) = listener.accept() {
+                if pending.len() < PENDING_MAX && stream.set_nonblocking(true).is_ok() {
+                    pending.push(Pending::new(stream, addr, None));
+                }
+            }
+        }
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A node that is started again must not wait for old connections to time out.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::from(addr)) {
+        Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
+        _ => Ok(socket.into()),
+    }
+}
+
+/// A connection whose handshake is not whole.
+struct Pending {
+    stream: TcpStream,
+    addr: SocketAddr,
+    /// Whether we dialled.
+    outgoing: bool,
+    /// What it is about; `None` until somebody who came to us has said so.
+    torrent: Option<Arc<Carried>>,
+    deadline: Instant,
+    /// Our handshake, as far as it is not sent.
+    out: Vec<u8>,
+    /// Theirs, as far as it has come.
+    buffer: [u8; HANDSHAKE_LEN],
+    len: usize,
+}
+
+enum Step {
+    Wait,
+    Done(Arc<Carried>, Handshake),
+}
+
+impl Pending {
+    fn new(stream: TcpStream, addr: SocketAddr, torrent: Option<Arc<Carried>>) -> Pending {
+        let deadline = Instant::now() + HANDSHAKE_TIME_MAX;
+        let (out, buffer, outgoing) = (Vec::new(), [0; HANDSHAKE_LEN], torrent.is_some());
+        Pending { stream, addr, outgoing, torrent, deadline, out, buffer, len: 0 }
+    }
+
+    /// Goes as far as it can without waiting.
+    fn step(&mut self, shared: &Shared, now: Instant) -> io::Result<Step> {
+        if now >= self.deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        if !self.send()? {
+            return Ok(Step::Wait);
+        }
+        let Some(theirs) = self.receive()? else { return Ok(Step::Wait) };
+        let torrent = match &self.torrent {
+            Some(torrent) if torrent.metainfo.info_hash() == theirs.info_hash => {
+                return Ok(Step::Done(Arc::clone(torrent), theirs));
+            }
+            Some(_) => return Err(io::Error::other("it answered about another torrent")),
+            None => shared.torrent(&theirs.info_hash),
+        };
+        let torrent = torrent.ok_or_else(|| io::Error::other("it asked for an unknown torrent"))?;
+        self.out = Handshake::new(theirs.info_hash, shared.peer_id).encode().to_vec();
+        if self.send()? {
+            return Ok(Step::Done(torrent, theirs));
+        }
+        // A new socket takes 68 bytes; if not, the rest is sent before anything is read.
+        self.torrent = Some(torrent);
+        Ok(Step::Wait)
+    }
+
+    /// Sends what is left of our handshake. `false` if the socket takes no more now.
+    fn send(&mut self) -> io::Result<bool> {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => drop(self.out.drain(..len)),
+                Err(e) if waits(&e) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Receives their handshake and not a byte more.
+    fn receive(&mut self) -> io::Result<Option<Handshake>> {
+        while self.len < HANDSHAKE_LEN {
+            match self.stream.read(&mut self.buffer[self.len..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => self.len += len,
+                Err(e) if waits(&e) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Handshake::decode(&self.buffer[..self.len]).map_err(|e| io::Error::other(e.to_string()))
+    }
+
+    fn hand_over(self, torrent: Arc<Carried>, handshake: Handshake, inputs: &Inputs) {
+        let (stream, addr, outgoing) = (self.stream, self.addr, self.outgoing);
+        inputs.send(Input::Connected { torrent, stream, addr, outgoing, handshake });
+    }
+
+    fn fail(self, error: io::Error, inputs: &Inputs) {
+        if self.outgoing {
+            inputs.send(Input::DialFailed { addr: self.addr, error });
+        }
+    }
+}
+
+/// A socket that is not ready: also one whose connection is not made yet.
+fn waits(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
+    )
+}

@@ -1,0 +1,196 @@
+//! A connection after its handshake: what its reader, its writer and the scheduler share.
+
+use super::Carried;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use swarm::outbox::{Outbox, Run};
+use swarm::swarm::PeerId;
+use swarm::wire::{Block, Message};
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) id: PeerId,
+    pub(super) torrent: Arc<Carried>,
+    pub(super) stream: TcpStream,
+    /// Of the other end; where it listens is known only if we have dialled.
+    pub(super) addr: SocketAddr,
+    /// Its peer id (BEP 20).
+    pub(super) peer_id: [u8; 20],
+    /// Both sides know BEP 6.
+    pub(super) fast: bool,
+    outbox: Mutex<Outbox>,
+    /// Told when the outbox gets something, or the link is closed.
+    changed: Condvar,
+    /// What was asked of it and has not come. A handful of runs.
+    expected: Mutex<Vec<Run>>,
+    closed: AtomicBool,
+    /// Bytes of blocks received and sent.
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+}
+
+impl Link {
+    pub(super) fn new(
+        id: PeerId,
+        torrent: Arc<Carried>,
+        stream: TcpStream,
+        addr: SocketAddr,
+        peer_id: [u8; 20],
+        fast: bool,
+    ) -> Link {
+        Link {
+            id,
+            torrent,
+            stream,
+            addr,
+            peer_id,
+            fast,
+            outbox: Mutex::new(Outbox::new(fast)),
+            changed: Condvar::new(),
+            expected: Mutex::default(),
+            closed: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the outbox and wakes the writer.
+    pub(super) fn with_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let result = change(&mut self.lock_outbox());
+        self.changed.notify_one();
+        result
+    }
+
+    /// Waits until there is something to send. `None` once the link is closed.
+    pub(super) fn wait(&self, keep_alive: Duration) -> Option<MutexGuard<'_, Outbox>> {
+        let idle = |outbox: &mut Outbox| {
+            !outbox.has_control() && !outbox.has_blocks() && !self.is_closed()
+        };
+        let (mut outbox, waited) = self
+            .changed
+            .wait_timeout_while(self.lock_outbox(), keep_alive, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            outbox.say(&Message::KeepAlive);
+        }
+        (!self.is_closed()).then_some(outbox)
+    }
+
+    /// Asks for a run: its blocks are expected from now on.
+    pub(super) fn request(&self, run: Run) {
+        self.lock_expected().push(run);
+        self.with_outbox(|outbox| {
+            blocks(run).for_each(|block| outbox.say(&Message::Request(block)))
+        });
+    }
+
+    /// Takes a request back: what still comes of it is not expected.
+    pub(super) fn cancel(&self, run: Run) {
+        forget(&mut self.lock_expected(), run.piece, run.begin, run.len);
+        self.with_outbox(|outbox| {
+            blocks(run).for_each(|block| outbox.say(&Message::Cancel(block)))
+        });
+    }
+
+    /// Whether all of `block` was asked for; then it is not expected a second time.
+    pub(super) fn take_expected(&self, block: Block) -> bool {
+        let mut expected = self.lock_expected();
+        let inside = |run: &Run| {
+            run.piece == block.piece
+                && run.begin <= block.begin
+                && u64::from(block.begin) + u64::from(block.len)
+                    <= u64::from(run.begin) + u64::from(run.len)
+        };
+        let found = expected.iter().any(inside);
+        if found {
+            forget(&mut expected, block.piece, block.begin, block.len);
+        }
+        found
+    }
+
+    /// Ends the connection: both threads notice and stop.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        // It may be closed by the other side already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        // The writer looks at `closed` under this lock, so it does not sleep through it.
+        drop(self.lock_outbox());
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_options(&self, silence_max: Duration) -> io::Result<()> {
+        self.stream.set_nonblocking(false)?;
+        self.stream.set_nodelay(true)?;
+        self.stream.set_read_timeout(Some(silence_max))
+    }
+
+    fn lock_outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_expected(&self) -> MutexGuard<'_, Vec<Run>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The blocks of a run, as they are asked for.
+pub(super) fn blocks(run: Run) -> impl Iterator<Item = Block> {
+    (0..run.len.div_ceil(run.block)).map(move |i| {
+        let skip = i * run.block;
+        Block { piece: run.piece, begin: run.begin + skip, len: run.block.min(run.len - skip) }
+    })
+}
+
+/// Takes a range out of the runs; one that is cut in the middle becomes two.
+fn forget(runs: &mut Vec<Run>, piece: u32, begin: u32, len: u32) {
+    let (from, to) = (u64::from(begin), u64::from(begin) + u64::from(len));
+    for run in std::mem::take(runs) {
+        let (start, end) = (u64::from(run.begin), u64::from(run.begin) + u64::from(run.len));
+        if run.piece != piece || to <= start || end <= from {
+            runs.push(run);
+            continue;
+        }
+        // All are positions in the run's piece, which are below 2^32.
+        if start < from {
+            runs.push(Run { len: (from - start) as u32, ..run });
+        }
+        if to < end {
+            runs.push(Run { begin: to as u32, len: (end - to) as u32, ..run });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(begin: u32, len: u32) -> Run {
+        Run { piece: 1, begin, len, block: 10 }
+    }
+
+    #[test]
+    fn a_range_is_taken_out_of_runs() {
+        let check = |begin, len, left: &[Run]| {
+            let mut runs = vec![run(0, 30), run(50, 10)];
+            forget(&mut runs, 1, begin, len);
+            assert_eq!(runs, left, "{begin}+{len}");
+        };
+        check(10, 10, &[run(0, 10), run(20, 10), run(50, 10)]);
+        check(0, 30, &[run(50, 10)]);
+        check(20, 35, &[run(0, 20), run(55, 5)]);
+        check(30, 20, &[run(0, 30), run(50, 10)]);
+    }
+
+    #[test]
+    fn the_last_block_of_a_run_may_be_short() {
+        let found: Vec<_> = blocks(run(5, 25)).map(|b| (b.begin, b.len)).collect();
+        assert_eq!(found, [(5, 10), (15, 10), (25, 5)]);
+    }
+}

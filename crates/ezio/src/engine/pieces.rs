@@ -1,0 +1,209 @@
+//! Bytes of pieces in memory: received, verified, served, written, and then their memory used again.
+//!
+//! A reader receives every block into a buffer of its own and hands it over; nobody copies it. A
+//! piece is the buffers of its blocks, in order. How many pieces there are at once is decided by
+//! the swarm's budget, not here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use swarm::wire::BLOCK_LEN_MAX;
+
+/// Memory for blocks, given back when the last user of a block drops it: fresh pages from the
+/// kernel cost a quarter of a CPU second per GiB, used ones nothing.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// By power of two, from [`CLASS_MIN`] up.
+    free: Mutex<[Vec<Box<[u8]>>; CLASSES]>,
+}
+
+/// The smallest buffer: a block of BEP 3.
+const CLASS_MIN: usize = 16 << 10;
+
+/// From 16 KiB to the largest block, 1 MiB.
+const CLASSES: usize = (BLOCK_LEN_MAX as usize / CLASS_MIN).ilog2() as usize + 1;
+
+/// Bytes of one class that are kept for later: one large piece.
+const KEPT_MAX: usize = 16 << 20;
+
+impl Pool {
+    /// A buffer of `len` bytes, at most [`BLOCK_LEN_MAX`]; they hold anything.
+    pub(super) fn get(self: &Arc<Pool>, len: usize) -> Buffer {
+        let size = len.next_power_of_two().max(CLASS_MIN);
+        let free = self.class(size).and_then(|class| self.lock()[class].pop());
+        let bytes = free.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        Buffer { bytes, len, pool: Arc::clone(self) }
+    }
+
+    fn give_back(&self, bytes: Box<[u8]>) {
+        if let Some(class) = self.class(bytes.len()) {
+            let kept = &mut self.lock()[class];
+            if kept.len() * bytes.len() < KEPT_MAX {
+                kept.push(bytes);
+            }
+        }
+    }
+
+    fn class(&self, size: usize) -> Option<usize> {
+        let class = (size.max(CLASS_MIN) / CLASS_MIN).ilog2() as usize;
+        (class < CLASSES && size.is_power_of_two()).then_some(class)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, [Vec<Box<[u8]>>; CLASSES]> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Memory of one block.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    bytes: Box<[u8]>,
+    len: usize,
+    pool: Arc<Pool>,
+}
+
+impl Buffer {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Received bytes of a piece that are not whole yet.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    /// By the offset in the piece; none overlaps another.
+    parts: BTreeMap<u32, Part>,
+}
+
+/// Bytes of a received block.
+#[derive(Clone, Debug)]
+struct Part {
+    buffer: Arc<Buffer>,
+    range: Range<usize>,
+}
+
+impl Assembly {
+    /// Takes in a block that begins at `begin` of the piece. What is there already stays.
+    pub(super) fn insert(&mut self, begin: u32, buffer: Buffer) {
+        // A block has at most 1 MiB.
+        let end = begin + buffer.bytes().len() as u32;
+        let buffer = Arc::new(buffer);
+        for gap in self.gaps(begin..end) {
+            let range = (gap.start - begin) as usize..(gap.end - begin) as usize;
+            self.parts.insert(gap.start, Part { buffer: Arc::clone(&buffer), range });
+        }
+    }
+
+    /// The parts of `range` that are not here.
+    fn gaps(&self, range: Range<u32>) -> Vec<Range<u32>> {
+        let mut gaps = Vec::new();
+        let mut at = range.start;
+        let before = self.parts.range(..range.start).next_back();
+        for (&start, part) in before.into_iter().chain(self.parts.range(range.clone())) {
+            if start > at {
+                gaps.push(at..start);
+            }
+            at = at.max(start + part.range.len() as u32);
+        }
+        if at < range.end {
+            gaps.push(at..range.end);
+        }
+        gaps
+    }
+
+    /// The whole piece of `len` bytes.
+    ///
+    /// # Panics
+    /// If bytes are missing: the swarm says that a piece is whole, and it counts the same blocks.
+    pub(super) fn finish(self, len: u32) -> Piece {
+        let missing = self.gaps(0..len);
+        assert!(missing.is_empty(), "a whole piece lacks {missing:?} of {len} bytes");
+        Piece { parts: self.parts.into_iter().collect() }
+    }
+}
+
+/// A whole piece in memory.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// With the offset of each in the piece, ascending, without gaps.
+    parts: Vec<(u32, Part)>,
+}
+
+impl Piece {
+    /// The bytes of `range`, which lies inside of the piece.
+    pub(super) fn slices(&self, range: Range<u32>) -> Vec<&[u8]> {
+        let first = self.parts.partition_point(|(start, _)| *start <= range.start).max(1) - 1;
+        let overlapping = self.parts[first..].iter().take_while(|(start, _)| *start < range.end);
+        overlapping
+            .map(|(start, part)| {
+                let bytes = &part.buffer.bytes()[part.range.clone()];
+                let from = range.start.saturating_sub(*start) as usize;
+                let to = bytes.len().min((range.end - start) as usize);
+                &bytes[from..to]
+            })
+            .collect()
+    }
+
+    /// All of it.
+    pub(super) fn all(&self) -> Vec<&[u8]> {
+        self.slices(0..u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks that overlap: what came first stays.
+    #[test]
+    fn a_piece_is_put_together_from_blocks_that_overlap() {
+        let pool = Arc::new(Pool::default());
+        let mut assembly = Assembly::default();
+        let mut insert = |begin: u32, len: usize, byte: u8| {
+            let mut buffer = pool.get(len);
+            buffer.bytes_mut().fill(byte);
+            assembly.insert(begin, buffer);
+        };
+        insert(10, 10, 1);
+        insert(0, 15, 2);
+        insert(18, 12, 3);
+        insert(5, 20, 4);
+        let piece = assembly.finish(30);
+        let whole = [[2; 10], [1; 10], [3; 10]].concat();
+        assert_eq!(piece.all().concat(), whole);
+        for start in 0..30 {
+            for end in start..=30 {
+                let found = piece.slices(start..end).concat();
+                assert_eq!(found, whole[start as usize..end as usize], "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "lacks [4..6]")]
+    fn a_piece_with_a_gap_is_not_whole() {
+        let pool = Arc::new(Pool::default());
+        let mut assembly = Assembly::default();
+        assembly.insert(0, pool.get(4));
+        assembly.insert(6, pool.get(4));
+        assembly.finish(10);
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let pool = Arc::new(Pool::default());
+        let first = pool.get(1 << 20).bytes().as_ptr();
+        assert_eq!(pool.get(700_000).bytes().as_ptr(), first);
+        assert_eq!(pool.get(5).bytes().len(), 5);
+    }
+}

@@ -1,0 +1,144 @@
+//! The receiving half of a connection: one thread that turns bytes into events.
+//!
+//! Blocks go from the socket straight into the buffer in which they stay. Requests are put into the
+//! peer's outbox here, so that the scheduler is not on the way of a block that is served.
+
+use super::link::Link;
+use super::pieces::Pool;
+use super::{Input, Inputs};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use swarm::outbox::Refused;
+use swarm::swarm::Event;
+use swarm::wire::{self, BLOCK_LEN_MAX, Block, Message};
+
+/// Reads until the connection ends, and tells the scheduler why.
+pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs) {
+    let mut reader = Reader { link, pool, inputs, buffer: vec![0; BUFFER_LEN], start: 0, end: 0 };
+    let why = match reader.read_all() {
+        Ok(()) => "it closed the connection".to_owned(),
+        Err(error) => crate::store::io_reason(&error),
+    };
+    link.close();
+    inputs.send(Input::Disconnected { peer: link.id, why });
+}
+
+/// Many requests or small messages in one system call; of a block at most this much is copied.
+const BUFFER_LEN: usize = 16 << 10;
+
+struct Reader<'a> {
+    link: &'a Link,
+    pool: &'a Arc<Pool>,
+    inputs: &'a Inputs,
+    buffer: Vec<u8>,
+    /// What was received and not used yet.
+    start: usize,
+    end: usize,
+}
+
+impl Reader<'_> {
+    fn read_all(&mut self) -> io::Result<()> {
+        loop {
+            let waiting = &self.buffer[self.start..self.end];
+            match wire::decode(waiting).map_err(|e| io::Error::other(e.to_string()))? {
+                Some((message, used)) => {
+                    self.start += used;
+                    self.take(message)?;
+                }
+                None if !self.receive()? => return Ok(()),
+                None => {}
+            }
+            if self.link.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives more bytes of a message that is not whole. `false` at the end of the stream.
+    fn receive(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.end == self.buffer.len() {
+            // A bitfield, whose length the decoder has found to be allowed.
+            self.buffer.resize(2 * self.end, 0);
+        }
+        match (&self.link.stream).read(&mut self.buffer[self.end..]) {
+            Ok(0) => Ok(false),
+            Ok(len) => {
+                self.end += len;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::other("nothing was heard of it for minutes"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take(&mut self, message: Message) -> io::Result<()> {
+        match message {
+            Message::Piece(block) => return self.block(block),
+            Message::Request(block) => self.request(block)?,
+            Message::Cancel(block) => {
+                let bytes = self.link.with_outbox(|outbox| outbox.cancel(block));
+                if bytes > 0 {
+                    self.event(Event::Dropped(self.link.id, bytes));
+                }
+            }
+            message => {
+                if let Message::Reject(block) = message {
+                    self.link.take_expected(block);
+                }
+                self.event(Event::Message(self.link.id, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives a block. One that was not asked for, or is not awaited any more, is thrown away.
+    fn block(&mut self, block: Block) -> io::Result<()> {
+        let expected = self.link.take_expected(block);
+        // The decoder allows no longer block.
+        let mut buffer = self.pool.get(block.len as usize);
+        self.read_exact(buffer.bytes_mut())?;
+        if expected {
+            self.link.received.fetch_add(u64::from(block.len), Ordering::Relaxed);
+            self.inputs.send(Input::Block { peer: self.link.id, block, buffer });
+        }
+        Ok(())
+    }
+
+    fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
+        let here = (self.end - self.start).min(into.len());
+        let (head, rest) = into.split_at_mut(here);
+        head.copy_from_slice(&self.buffer[self.start..self.start + here]);
+        self.start += here;
+        (&self.link.stream).read_exact(rest)
+    }
+
+    fn request(&mut self, block: Block) -> io::Result<()> {
+        let torrent = &self.link.torrent;
+        let inside = torrent
+            .piece_len(block.piece)
+            .is_some_and(|len| u64::from(block.begin) + u64::from(block.len) <= u64::from(len));
+        if !inside || block.len == 0 || block.len > BLOCK_LEN_MAX {
+            return Err(io::Error::other("it asked for bytes that no piece has"));
+        }
+        if !torrent.have.has(block.piece) {
+            self.link.with_outbox(|outbox| outbox.reject(block));
+            return Ok(());
+        }
+        match self.link.with_outbox(|outbox| outbox.request(block)) {
+            Ok(()) => self.event(Event::Requested(self.link.id, u64::from(block.len))),
+            // It was told if it knows BEP 6, and has to ask again if it does not.
+            Err(Refused::Choked | Refused::Full) => {}
+        }
+        Ok(())
+    }
+
+    fn event(&self, event: Event) {
+        self.inputs.send(Input::Event(event));
+    }
+}

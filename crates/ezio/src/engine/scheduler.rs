@@ -1,0 +1,413 @@
+//! The one thread that decides: inputs become events of the swarm, its actions go to the others.
+//!
+//! It waits for nobody: what it does is a short look under a lock, or a push to a queue that the
+//! swarm's budget bounds.
+
+use super::connect::Connector;
+use super::disk::{Disk, Job as DiskJob};
+use super::link::Link;
+use super::pieces::{Assembly, Buffer, Piece, Pool};
+use super::{
+    Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
+    node_of, reader, writer,
+};
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use swarm::metainfo::Digest;
+use swarm::swarm::{Action, Config, Event, PeerId, Start, Swarm, TorrentId, TorrentSpec};
+use swarm::time::Time;
+use swarm::wire::{Block, Handshake};
+
+pub(super) struct Scheduler {
+    swarm: Swarm,
+    started: Instant,
+    inputs: Inputs,
+    shared: Arc<Shared>,
+    connector: Arc<Connector>,
+    disk: Arc<Disk>,
+    pool: Arc<Pool>,
+    status: Arc<Mutex<Status>>,
+    notices: Box<dyn Fn(Notice) + Send>,
+    torrents: BTreeMap<TorrentId, Arc<Carried>>,
+    links: BTreeMap<PeerId, Arc<Link>>,
+    /// Pieces of which some bytes have come.
+    assemblies: BTreeMap<(TorrentId, u32), Assembly>,
+    /// Pieces that are being hashed.
+    whole: BTreeMap<(TorrentId, u32), Arc<Piece>>,
+    addresses: BTreeMap<(TorrentId, SocketAddr), Address>,
+    next_torrent: u32,
+    next_peer: u32,
+    published: Instant,
+}
+
+/// An address at which a peer is said to listen.
+enum Address {
+    /// Nobody is there, or nobody now; when to try again, and how often it failed.
+    Idle {
+        again: Instant,
+        failures: u32,
+    },
+    Dialling {
+        failures: u32,
+    },
+    Connected,
+    /// It is ourselves.
+    Own,
+}
+
+/// How often the status is published.
+const STATUS_PERIOD: Duration = Duration::from_millis(200);
+
+/// Connections of this process at most: each has two threads.
+const LINKS_MAX: usize = 64;
+
+/// A peer that says nothing at all for so long is gone; BEP 3's keep-alives come every two minutes.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
+
+impl Scheduler {
+    pub(super) fn new(
+        config: Config,
+        inputs: Inputs,
+        shared: Arc<Shared>,
+        connector: Arc<Connector>,
+        disk: Arc<Disk>,
+        status: Arc<Mutex<Status>>,
+        notices: Box<dyn Fn(Notice) + Send>,
+    ) -> Scheduler {
+        let now = Instant::now();
+        Scheduler {
+            swarm: Swarm::new(config),
+            started: now,
+            inputs,
+            shared,
+            connector,
+            disk,
+            pool: Arc::default(),
+            status,
+            notices,
+            torrents: BTreeMap::new(),
+            links: BTreeMap::new(),
+            assemblies: BTreeMap::new(),
+            whole: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            next_torrent: 0,
+            next_peer: 0,
+            published: now,
+        }
+    }
+
+    pub(super) fn run(mut self, receiver: &Receiver<Input>) {
+        loop {
+            match receiver.recv_timeout(self.timeout()) {
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(input) => self.take(input),
+                Err(RecvTimeoutError::Timeout) => self.handle(Event::Tick),
+            }
+            if self.published.elapsed() >= STATUS_PERIOD {
+                self.dial_idle();
+                self.publish();
+            }
+        }
+        for link in self.links.values() {
+            link.close();
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        let due = self.swarm.next_timeout().since(self.now());
+        due.min(STATUS_PERIOD.saturating_sub(self.published.elapsed()))
+    }
+
+    fn now(&self) -> Time {
+        // 584 years fit.
+        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Add(job) => self.add(*job),
+            Input::FoundPeer { info_hash, addr } => self.found(&info_hash, addr),
+            Input::Connected { torrent, stream, addr, outgoing, handshake } => {
+                self.connected(torrent, stream, addr, outgoing, &handshake);
+            }
+            Input::DialFailed { addr, error } => {
+                tracing::debug!(%addr, %error, "could not connect");
+                self.failed(addr);
+            }
+            Input::Event(event) => self.handle(event),
+            Input::Block { peer, block, buffer } => self.block(peer, block, buffer),
+            Input::Disconnected { peer, why } => self.disconnected(peer, &why),
+            Input::Verified { torrent, piece, right } => {
+                self.handle(Event::Verified(torrent, piece, right));
+            }
+            Input::Stored { torrent, piece, written } => match written {
+                Ok(()) => self.handle(Event::Stored(torrent, piece)),
+                Err(error) => {
+                    self.notify(torrent, |hash| Notice::Failed(hash, error));
+                    self.handle(Event::Remove(torrent));
+                }
+            },
+            Input::Finished { torrent, result } => self.notify(torrent, |hash| match result {
+                Ok(()) => Notice::Finished(hash),
+                Err(error) => Notice::Failed(hash, error),
+            }),
+            Input::Unreadable { torrent, piece, error } => {
+                self.handle(Event::Unreadable(torrent, piece));
+                self.notify(torrent, |hash| Notice::Unreadable(hash, piece, error));
+            }
+            // The loop has taken it.
+            Input::Stop => {}
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut actions = Vec::new();
+        self.swarm.handle(self.now(), event, &mut actions);
+        actions.into_iter().for_each(|action| self.act(action));
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Send(peer, message) => {
+                self.link(peer, |link| link.with_outbox(|outbox| outbox.say(&message)));
+            }
+            Action::Allow(peer, bytes) => {
+                self.link(peer, |link| link.with_outbox(|outbox| outbox.allow(bytes)));
+            }
+            Action::Deny(peer) => {
+                // What it drops is known to the swarm.
+                self.link(peer, |link| {
+                    link.with_outbox(|outbox| outbox.deny());
+                });
+            }
+            Action::Request(peer, run) => self.link(peer, |link| link.request(run)),
+            Action::Cancel(peer, run) => self.link(peer, |link| link.cancel(run)),
+            Action::Verify(torrent, piece) => self.verify(torrent, piece),
+            Action::Store(torrent, piece) => self.store(torrent, piece),
+            Action::Release(torrent, piece) => {
+                if let Some(carried) = self.torrents.get(&torrent) {
+                    carried.memory.remove(piece);
+                }
+            }
+            Action::Discard(torrent, piece) => {
+                self.assemblies.remove(&(torrent, piece));
+                self.whole.remove(&(torrent, piece));
+            }
+            Action::Finished(torrent) => {
+                if let Some(carried) = self.torrents.get(&torrent)
+                    && carried.target.is_some()
+                {
+                    self.disk.push(DiskJob::Finish(Arc::clone(carried)));
+                }
+            }
+            Action::Close(peer, reason) => self.link(peer, |link| {
+                tracing::debug!(addr = %link.addr, ?reason, "closed");
+                link.close();
+            }),
+            Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
+        }
+    }
+
+    /// A link that has ended has nothing to be told.
+    fn link(&self, peer: PeerId, tell: impl FnOnce(&Link)) {
+        if let Some(link) = self.links.get(&peer) {
+            tell(link);
+        }
+    }
+
+    fn notify(&self, torrent: TorrentId, notice: impl FnOnce(Digest) -> Notice) {
+        if let Some(carried) = self.torrents.get(&torrent) {
+            (self.notices)(notice(carried.metainfo.info_hash()));
+        }
+    }
+
+    fn add(&mut self, job: Job) {
+        let id = TorrentId(self.next_torrent);
+        self.next_torrent += 1;
+        let metainfo = job.metainfo;
+        let (store, target, start): (Arc<dyn Store>, _, _) = match job.content {
+            Content::Source(store) => (store, None, Start::Source),
+            Content::Target(target) => {
+                (Arc::clone(&target) as Arc<dyn Store>, Some(target), Start::Empty)
+            }
+        };
+        let have = Have::new(metainfo.piece_count(), start == Start::Source);
+        let spec = TorrentSpec {
+            len: metainfo.layout().image_len(),
+            piece_len: metainfo.piece_len(),
+            start,
+        };
+        let info_hash = metainfo.info_hash();
+        let memory = Memory::default();
+        let carried = Arc::new(Carried { id, metainfo, store, target, have, memory });
+        self.torrents.insert(id, Arc::clone(&carried));
+        self.handle(Event::Add(id, spec));
+        let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
+        shared.insert(info_hash, carried);
+    }
+
+    fn block(&mut self, peer: PeerId, block: Block, buffer: Buffer) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let key = (link.torrent.id, block.piece);
+        let wasted = self.swarm.totals().wasted;
+        let Block { piece, begin, len } = block;
+        let mut actions = Vec::new();
+        self.swarm.handle(self.now(), Event::Received { peer, piece, begin, len }, &mut actions);
+        // The swarm keeps the first copy of a block, and only of what it waits for.
+        if self.swarm.totals().wasted == wasted {
+            self.assemblies.entry(key).or_default().insert(begin, buffer);
+        }
+        actions.into_iter().for_each(|action| self.act(action));
+    }
+
+    fn verify(&mut self, torrent: TorrentId, piece: u32) {
+        let Some(carried) = self.torrents.get(&torrent) else { return };
+        let (Some(assembly), Some(len)) =
+            (self.assemblies.remove(&(torrent, piece)), carried.piece_len(piece))
+        else {
+            return;
+        };
+        let whole = Arc::new(assembly.finish(len));
+        self.whole.insert((torrent, piece), Arc::clone(&whole));
+        self.disk.push(DiskJob::Verify(Arc::clone(carried), piece, whole));
+    }
+
+    fn store(&mut self, torrent: TorrentId, piece: u32) {
+        let (Some(carried), Some(whole)) =
+            (self.torrents.get(&torrent), self.whole.remove(&(torrent, piece)))
+        else {
+            return;
+        };
+        carried.memory.insert(piece, Arc::clone(&whole));
+        carried.have.insert(piece);
+        self.disk.push(DiskJob::Store(Arc::clone(carried), piece, whole));
+    }
+
+    fn found(&mut self, info_hash: &Digest, addr: SocketAddr) {
+        if let Some(torrent) = self.shared.torrent(info_hash) {
+            let idle = Address::Idle { again: Instant::now(), failures: 0 };
+            self.addresses.entry((torrent.id, addr)).or_insert(idle);
+            self.dial_idle();
+        }
+    }
+
+    fn dial_idle(&mut self) {
+        let now = Instant::now();
+        let mut room = LINKS_MAX.saturating_sub(self.links.len());
+        for (&(torrent, addr), address) in &mut self.addresses {
+            if let Address::Idle { again, failures } = *address
+                && again <= now
+                && room > 0
+                && let Some(carried) = self.torrents.get(&torrent)
+            {
+                *address = Address::Dialling { failures };
+                self.connector.dial(addr, Arc::clone(carried));
+                room -= 1;
+            }
+        }
+    }
+
+    fn failed(&mut self, addr: SocketAddr) {
+        for ((_, known), address) in &mut self.addresses {
+            if let Address::Dialling { failures } = *address
+                && *known == addr
+            {
+                let wait = Duration::from_secs(1 << failures.min(5));
+                let failures = failures + 1;
+                *address = Address::Idle { again: Instant::now() + wait, failures };
+            }
+        }
+    }
+
+    fn connected(
+        &mut self,
+        torrent: Arc<Carried>,
+        stream: std::net::TcpStream,
+        addr: SocketAddr,
+        outgoing: bool,
+        handshake: &Handshake,
+    ) {
+        let own = handshake.peer_id == self.shared.peer_id;
+        if outgoing {
+            let state = if own { Address::Own } else { Address::Connected };
+            self.addresses.insert((torrent.id, addr), state);
+        }
+        if own || self.links.len() >= LINKS_MAX {
+            return;
+        }
+        // Both sides may have dialled: both keep the connection that the smaller peer id made.
+        let twin = self.links.values().find(|link| {
+            link.peer_id == handshake.peer_id && link.torrent.id == torrent.id && !link.is_closed()
+        });
+        if let Some(twin) = twin {
+            if outgoing != (self.shared.peer_id < handshake.peer_id) {
+                return;
+            }
+            twin.close();
+        }
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        let (fast, extended) = (handshake.fast(), handshake.extended());
+        let link = Arc::new(Link::new(id, torrent, stream, addr, handshake.peer_id, fast));
+        if link.set_options(SILENCE_MAX).is_err() || self.start_threads(&link).is_err() {
+            link.close();
+            return;
+        }
+        self.links.insert(id, Arc::clone(&link));
+        let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
+        self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
+    }
+
+    fn start_threads(&self, link: &Arc<Link>) -> std::io::Result<()> {
+        let (reading, inputs, pool) =
+            (Arc::clone(link), self.inputs.clone(), Arc::clone(&self.pool));
+        thread::Builder::new()
+            .name(format!("read {}", link.addr.ip()))
+            .spawn(move || reader::run(&reading, &pool, &inputs))?;
+        let (writing, inputs) = (Arc::clone(link), self.inputs.clone());
+        thread::Builder::new()
+            .name(format!("write {}", link.addr.ip()))
+            .spawn(move || writer::run(&writing, &inputs))?;
+        Ok(())
+    }
+
+    fn disconnected(&mut self, peer: PeerId, why: &str) {
+        let Some(link) = self.links.remove(&peer) else { return };
+        tracing::debug!(addr = %link.addr, why, "disconnected");
+        if let Some(address @ Address::Connected) =
+            self.addresses.get_mut(&(link.torrent.id, link.addr))
+        {
+            *address =
+                Address::Idle { again: Instant::now() + Duration::from_secs(1), failures: 0 };
+        }
+        self.handle(Event::Disconnected(peer));
+    }
+
+    fn publish(&mut self) {
+        self.published = Instant::now();
+        let torrents = self.torrents.values().filter_map(|carried| {
+            let progress = self.swarm.progress(carried.id)?;
+            let links = self.links.values().filter(|link| link.torrent.id == carried.id);
+            let sum = |of: fn(&Link) -> u64| links.clone().map(|link| of(link)).sum();
+            Some(TorrentStatus {
+                info_hash: carried.metainfo.info_hash(),
+                image_len: carried.metainfo.layout().image_len(),
+                pieces: progress.pieces,
+                verified: progress.verified,
+                stored: progress.stored,
+                received: sum(|link| link.received.load(Ordering::Relaxed)),
+                sent: sum(|link| link.sent.load(Ordering::Relaxed)),
+                peers: progress.peers,
+                peers_incomplete: 0,
+            })
+        });
+        let status = Status { torrents: torrents.collect() };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
