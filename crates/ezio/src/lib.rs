@@ -12,6 +12,7 @@ pub mod device;
 pub mod engine;
 pub mod hashing;
 pub mod inspect;
+pub mod preflight;
 pub mod sha1;
 pub mod store;
 pub mod ui;

@@ -1,0 +1,246 @@
+//! May this target be written? Everything that can be known before the first byte.
+//!
+//! A target that is refused here is as it was before.
+
+use crate::device::{self, Claim, Device, DeviceError, Kind, Use};
+use crate::store::{DeviceTarget, io_reason};
+use anyhow::{Context as _, bail, ensure};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use swarm::metainfo::Metainfo;
+use swarm::units::Bytes;
+
+/// A target that may be written.
+#[derive(Debug)]
+pub struct Target {
+    /// Takes verified pieces.
+    pub store: DeviceTarget,
+    /// Keeps others from mounting the device meanwhile.
+    pub claim: Claim,
+    /// What could not be checked, or is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Opens `path` to write the image of `torrent` to: a block device, or a file, which is made, sparse
+/// and as long as the image needs, if it is not there.
+///
+/// # Errors
+/// What stands against it, and what to do: another kind of file, in use, too small, sectors of
+/// another size, read-only.
+pub fn open(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
+    let needed = needed_len(torrent);
+    let made = make_file(path, needed)?;
+    let opened = open_existing(path, torrent, needed);
+    if opened.is_err() && made {
+        // It was made a moment ago and holds nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    opened
+}
+
+/// Bytes a target must have: those of the file system where the torrent tells, else up to the end
+/// of the last extent.
+fn needed_len(torrent: &Metainfo) -> u64 {
+    let end = torrent.layout().device_end();
+    torrent.origin().map_or(end, |origin| origin.target_len().max(end))
+}
+
+fn open_existing(path: &Path, torrent: &Metainfo, needed: u64) -> anyhow::Result<Target> {
+    let shown = path.display();
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) => return Err(not_writable(path, &error)),
+    };
+    if let Ok(metadata) = file.metadata()
+        && metadata.is_file()
+        && metadata.len() < needed
+    {
+        // A file can grow; that does not touch what is in it.
+        file.set_len(needed).with_context(|| format!("make {shown} {} long", Bytes(needed)))?;
+    }
+    let device = device::describe(&file, path)?;
+    let uses = device::usage(&device).with_context(|| format!("find out who uses {shown}"))?;
+    ensure!(
+        uses.is_empty(),
+        "{shown} is in use: {}; nothing was written, unmount or stop it first",
+        uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", ")
+    );
+    let claim = device::claim(&device)?;
+    ensure!(
+        !is_read_only(&device),
+        "{shown} is read-only; see `blockdev --getro`, a switch on the medium, or how it was attached"
+    );
+    ensure!(
+        device.size_bytes >= needed,
+        "{shown} has {} bytes ({}), but the image needs {needed} ({}); take a larger device",
+        device.size_bytes,
+        Bytes(device.size_bytes),
+        Bytes(needed)
+    );
+    let notes = check_sectors(&device, torrent)?;
+    let store = DeviceTarget::new(file, path, Arc::new(torrent.layout().clone()));
+    Ok(Target { store, claim, notes })
+}
+
+/// The kernel opens a read-only device for writing without a word, and fails the writes.
+fn is_read_only(device: &Device) -> bool {
+    let Kind::BlockDevice(block) = &device.kind else { return false };
+    let path = format!("/sys/dev/block/{}/ro", block.number());
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+}
+
+/// A file system that was made for sectors of one size does not work on another.
+fn check_sectors(device: &Device, torrent: &Metainfo) -> anyhow::Result<Vec<String>> {
+    let Some(origin) = torrent.origin() else {
+        return Ok(vec![format!(
+            "the torrent does not tell how large the file system is, nor the sectors it was made \
+             for: whether {} is large enough was checked only up to the last used block",
+            device.path.display()
+        )]);
+    };
+    let (found, wanted) = (device.logical_sector_bytes, origin.sector_len);
+    if let Kind::BlockDevice(_) = device.kind
+        && found != wanted
+    {
+        bail!(
+            "{} has sectors of {found} bytes, the image was made on sectors of {wanted}; most file \
+             systems do not work when that changes, take a device with the same",
+            device.path.display()
+        );
+    }
+    Ok(Vec::new())
+}
+
+/// Makes the file if nothing is there. Returns whether it did.
+fn make_file(path: &Path, len: u64) -> anyhow::Result<bool> {
+    let shown = path.display();
+    if path.starts_with("/dev") || std::fs::symlink_metadata(path).is_ok() {
+        // A missing device is no reason to put a file into /dev.
+        return Ok(false);
+    }
+    let made = File::options().write(true).create_new(true).open(path);
+    match made.and_then(|file| file.set_len(len)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => bail!("make {shown}, {} long: {}", Bytes(len), io_reason(&error)),
+    }
+}
+
+fn not_writable(path: &Path, error: &io::Error) -> anyhow::Error {
+    let owned = PathBuf::from(path);
+    match error.kind() {
+        io::ErrorKind::NotFound => DeviceError::Missing(owned).into(),
+        io::ErrorKind::PermissionDenied => DeviceError::Denied(owned).into(),
+        io::ErrorKind::IsADirectory => {
+            anyhow::anyhow!("{} is a directory; give a block device or a file", path.display())
+        }
+        _ => anyhow::anyhow!("open {} for writing: {}", path.display(), io_reason(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lab::{LoopDevice, LoopOptions, Need};
+    use swarm::layout::{Extent, Layout};
+    use swarm::metainfo::{Draft, Origin};
+
+    /// An image that ends at 1 MiB, of a file system of 2 MiB on sectors of 512 bytes.
+    fn torrent(with_origin: bool) -> Metainfo {
+        let layout = Layout::new(vec![Extent { offset: 0, len: 1 << 20 }]).unwrap();
+        let origin = Origin {
+            device_len: 3 << 20,
+            file_system_len: Some(2 << 20),
+            file_system: Some("ext4".to_owned()),
+            sector_len: 512,
+        };
+        let draft = Draft {
+            name: &["x"],
+            layout: &layout,
+            piece_len: 1 << 20,
+            hashes: &[[0; 20]],
+            trackers: &[],
+            created_by: None,
+            creation_date: None,
+            origin: with_origin.then_some(&origin),
+        };
+        Metainfo::parse(draft.encode()).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(path: &Path, words: &[&str]) {
+        let error = format!("{:#}", open(path, &torrent(true)).unwrap_err());
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_made_as_long_as_the_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target.img");
+        assert_eq!(open(&path, &torrent(true)).unwrap().notes, Vec::<String>::new());
+        assert_eq!(path.metadata().unwrap().len(), 2 << 20);
+    }
+
+    #[test]
+    fn a_longer_file_keeps_its_length_and_a_shorter_one_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        for (len, wanted) in [(5 << 20, 5 << 20), (4096, 2 << 20)] {
+            let path = dir.path().join(len.to_string());
+            std::fs::write(&path, vec![7; len]).unwrap();
+            open(&path, &torrent(true)).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!(bytes.len(), wanted);
+            assert!(bytes[..len.min(wanted)].iter().all(|&b| b == 7), "nothing is written yet");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_checked_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = open(&dir.path().join("t"), &torrent(false)).unwrap();
+        assert!(target.notes[0].contains("does not tell how large"), "{:?}", target.notes);
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        refused(dir.path(), &["is a directory"]);
+        refused(Path::new("/dev/null"), &["/dev/null", "character device"]);
+        refused(Path::new("/dev/no-such-disk"), &["no such file or device"]);
+        refused(&dir.path().join("no/such/dir"), &["No such file or directory"]);
+    }
+
+    #[test]
+    fn devices_that_are_too_small_or_have_other_sectors_are_refused() {
+        lab::require!([Need::Root, Need::Loop]);
+        let dir = tempfile::tempdir().unwrap();
+        let attach = |len: u64, sector_size| {
+            let path = dir.path().join(len.to_string());
+            File::create(&path).unwrap().set_len(len).unwrap();
+            let options = LoopOptions { sector_size, ..LoopOptions::default() };
+            LoopDevice::attach(&path, options).unwrap()
+        };
+        let small = attach(1 << 20, 512);
+        refused(small.path(), &["has 1048576 bytes (1 MiB)", "needs 2097152 (2 MiB)"]);
+        let other = attach(4 << 20, 4096);
+        refused(other.path(), &["sectors of 4096 bytes", "sectors of 512"]);
+        let good = attach(2 << 20, 512);
+        let target = open(good.path(), &torrent(true)).unwrap();
+        refused(good.path(), &["in use", "for this program alone"]);
+        drop(target);
+        open(good.path(), &torrent(true)).unwrap();
+    }
+
+    #[test]
+    fn a_read_only_device_is_refused() {
+        lab::require!([Need::Root, Need::Loop]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(4 << 20).unwrap();
+        let options = LoopOptions { read_only: true, ..LoopOptions::default() };
+        let device = LoopDevice::attach(&path, options).unwrap();
+        refused(device.path(), &["/dev/loop", "is read-only"]);
+    }
+}
