@@ -56,6 +56,26 @@ pub struct Capture {
     pub ntfs_tail: bool,
 }
 
+/// What a torrent says about who made it, unless told otherwise.
+pub const CREATOR: &str = concat!("ezio ", env!("CARGO_PKG_VERSION"));
+
+impl Default for Capture {
+    fn default() -> Capture {
+        Capture {
+            source: PathBuf::new(),
+            output: PathBuf::new(),
+            name: None,
+            piece_len: None,
+            trackers: Vec::new(),
+            creator: CREATOR.to_owned(),
+            image: None,
+            raw: false,
+            force: false,
+            ntfs_tail: true,
+        }
+    }
+}
+
 /// What a torrent is made of.
 struct Image {
     layout: Layout,

@@ -3,14 +3,21 @@
 //! Exit codes: 0 done, 1 failed (what, on what and why stands on standard error), 2 usage.
 
 use crate::capture::{self, Capture};
+use crate::control::interfaces::{self, Interface};
+use crate::deploy::{self, Deploy};
+use crate::node::{BUDGET, NodeOptions};
+use crate::serve::{self, Serve};
 use crate::ui::Ui;
 use crate::{inspect, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use swarm::metainfo::{PIECE_LEN_MAX, PIECE_LEN_MIN};
+use swarm::networks::{Network, Networks};
 use swarm::units::parse_size;
 
 /// Put one disk image on many machines, as fast as the wire.
@@ -27,6 +34,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the image of a disk to many machines; captures it first
+    Serve(ServeArgs),
+    /// Write an image to this machine's disk, getting it from everybody
+    Deploy(DeployArgs),
     /// Make a torrent of the used blocks of a partition or an image file
     Capture(CaptureArgs),
     /// Read an image again and list every piece that is not what the torrent says
@@ -59,7 +70,7 @@ struct CaptureArgs {
     trackers: Vec<String>,
 
     /// Who made the torrent, as it will say
-    #[arg(long, default_value = concat!("ezio ", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, default_value = capture::CREATOR)]
     creator: String,
 
     /// Also write the used blocks as files into DIR, as `partclone -T` does
@@ -80,6 +91,83 @@ struct CaptureArgs {
 
     #[command(flatten)]
     common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Devices or image files, which are captured first; or torrents, each with its --from
+    #[arg(required = true)]
+    sources: Vec<PathBuf>,
+
+    /// Where the image of a torrent is: a device, a file, or a directory of block files; once for
+    /// each torrent, in their order
+    #[arg(long, value_name = "PATH")]
+    from: Vec<PathBuf>,
+
+    /// Where to answer HTTP: tracker, torrents, status; a port or an address with a port
+    /// [default: 6969 on all addresses]
+    #[arg(long, value_name = "ADDR", value_parser = serve::parse_http)]
+    http: Vec<SocketAddr>,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct DeployArgs {
+    /// A torrent, its http URL, or http://SERVER:6969 of an `ezio serve`
+    from: String,
+
+    /// The device to write, or a file, which is made if it is not there
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
+
+    /// Write only if the torrent has this info-hash
+    #[arg(long, value_name = "HEX", value_parser = deploy::parse_info_hash)]
+    info_hash: Option<[u8; 20]>,
+
+    /// Run this through the shell when the data is on the medium
+    #[arg(long, value_name = "COMMAND")]
+    on_done: Option<String>,
+
+    /// Serve others afterwards for at most so many seconds; earlier if nobody needs it
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    seed_for: u64,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct NodeArgs {
+    /// BitTorrent's TCP port [default: the first free one from 6881 to 6889]
+    #[arg(long)]
+    port: Option<u16>,
+
+    /// Use only this interface, by name or address
+    #[arg(long, value_name = "NAME|ADDR", value_parser = interface)]
+    interface: Option<Interface>,
+
+    /// Talk only to these networks, as 10.0.0.0/8
+    #[arg(long, value_name = "CIDR")]
+    peers: Vec<Network>,
+}
+
+impl From<NodeArgs> for NodeOptions {
+    fn from(args: NodeArgs) -> NodeOptions {
+        NodeOptions {
+            port: args.port,
+            interface: args.interface,
+            networks: Networks::new(args.peers),
+            budget: BUDGET,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +217,14 @@ impl CommonArgs {
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let (ui, outcome) = match command {
+        Command::Serve(args) => {
+            let ui = args.common.ui();
+            (ui, interruptible(|stop| serve::run(&args.into(), ui, stop).map(|()| true)))
+        }
+        Command::Deploy(args) => {
+            let ui = args.common.ui();
+            (ui, interruptible(|stop| deploy::run(&args.into(), ui, stop).map(|()| true)))
+        }
         Command::Capture(args) => {
             let ui = args.common.ui();
             (ui, interruptible(|stop| capture::run(&args.into(), ui, stop).map(|()| true)))
@@ -163,6 +259,33 @@ fn interruptible<T>(work: impl FnOnce(&AtomicBool) -> anyhow::Result<T>) -> anyh
     work(&stop)
 }
 
+impl From<ServeArgs> for Serve {
+    fn from(args: ServeArgs) -> Serve {
+        let all = [([0, 0, 0, 0], 6969).into(), ([0_u16; 8], 6969).into()];
+        let http = if args.http.is_empty() { all.to_vec() } else { args.http };
+        Serve {
+            sources: args.sources,
+            from: args.from,
+            http,
+            node: args.node.into(),
+            capture: Capture::default(),
+        }
+    }
+}
+
+impl From<DeployArgs> for Deploy {
+    fn from(args: DeployArgs) -> Deploy {
+        Deploy {
+            from: args.from,
+            to: args.to,
+            info_hash: args.info_hash,
+            on_done: args.on_done,
+            seed_for: Duration::from_secs(args.seed_for),
+            node: args.node.into(),
+        }
+    }
+}
+
 impl From<CaptureArgs> for Capture {
     fn from(args: CaptureArgs) -> Capture {
         Capture {
@@ -186,6 +309,10 @@ fn piece_size(text: &str) -> Result<u32, String> {
         .ok()
         .filter(|len| (PIECE_LEN_MIN..=PIECE_LEN_MAX).contains(len) && len.is_power_of_two())
         .ok_or_else(|| "a piece has a power of two of bytes, from 16KiB to 64MiB".to_owned())
+}
+
+fn interface(text: &str) -> Result<Interface, String> {
+    interfaces::choose(text).map_err(|error| format!("{error:#}"))
 }
 
 fn tracker_url(text: &str) -> Result<String, String> {

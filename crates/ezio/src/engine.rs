@@ -31,6 +31,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use swarm::metainfo::{Digest, Metainfo};
+use swarm::networks::Networks;
 use swarm::swarm::{Config, Event, PeerId, TorrentId};
 use swarm::wire::{Block, Handshake};
 
@@ -41,6 +42,8 @@ pub struct EngineConfig {
     pub listen: Vec<SocketAddr>,
     /// Bytes of pieces in memory: see [`Config::budget`].
     pub budget: u64,
+    /// Who may be talked to.
+    pub networks: Networks,
 }
 
 /// A torrent to carry.
@@ -108,7 +111,7 @@ pub struct Engine {
     shared: Arc<Shared>,
     connector: Arc<Connector>,
     disk: Arc<Disk>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -131,7 +134,11 @@ impl Engine {
         let (sender, receiver) = sync_channel(INPUTS_MAX);
         let inputs = Inputs(sender);
         let shared = Arc::new(Shared { peer_id: new_peer_id()?, torrents: RwLock::default() });
-        let connector = Arc::new(Connector::bind(&config.listen, Arc::clone(&shared))?);
+        let connector = Arc::new(Connector::bind(
+            &config.listen,
+            config.networks.clone(),
+            Arc::clone(&shared),
+        )?);
         let disk = Arc::new(Disk::default());
         let status = Arc::new(Mutex::new(Status::default()));
         let mut threads = Vec::new();
@@ -159,7 +166,7 @@ impl Engine {
             Box::new(notices),
         );
         threads.push(spawn("scheduler", move || scheduler.run(&receiver))?);
-        Ok(Engine { inputs, shared, connector, disk, threads, status })
+        Ok(Engine { inputs, shared, connector, disk, threads: Mutex::new(threads), status })
     }
 
     /// The addresses that are listened on.
@@ -200,11 +207,13 @@ impl Engine {
     }
 
     /// Ends all connections and threads. What is being written is written.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         self.inputs.send(Input::Stop);
         self.connector.close();
         self.disk.close();
-        for thread in self.threads {
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
@@ -221,6 +230,9 @@ struct Carried {
     target: Option<Arc<DeviceTarget>>,
     have: Have,
     memory: Memory,
+    /// Bytes of blocks received and sent.
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 impl Carried {

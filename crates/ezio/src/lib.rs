@@ -8,11 +8,15 @@
 
 pub mod capture;
 pub mod cli;
+pub mod control;
+pub mod deploy;
 pub mod device;
 pub mod engine;
 pub mod hashing;
 pub mod inspect;
+pub mod node;
 pub mod preflight;
+pub mod serve;
 pub mod sha1;
 pub mod store;
 pub mod ui;

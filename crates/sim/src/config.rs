@@ -102,8 +102,8 @@ pub enum How {
 
 impl Config {
     /// `clients` equal machines and a source on links of 100 Mbit/s, `pieces` of 1 MiB, and the
-    /// model of an ideal network: 16 quanta a piece, a round trip of 0.05 and a hash of 0.1 piece
-    /// times.
+    /// model of an ideal network: 16 quanta a piece, three of them in a connection's window, a
+    /// round trip of 0.05 and a hash of 0.1 piece times, control messages out of band.
     #[must_use]
     pub fn equal(clients: usize, pieces: u32, seed: u64) -> Config {
         let piece_len: u32 = 1 << 20;
@@ -116,8 +116,8 @@ impl Config {
             nodes: vec![node; clients + 1],
             latency_ns: piece_ns / 40,
             quantum: piece_len / 16,
-            window: 2,
-            in_band: true,
+            window: 3,
+            in_band: false,
             verify_ns: piece_ns / 10,
             degree: 24,
             faults: Faults::default(),

@@ -46,6 +46,7 @@ impl World {
         conns.into_iter().for_each(|conn| self.hang_up(conn, Some(node)));
         let machine = &mut self.nodes[node];
         machine.swarm = None;
+        machine.life += 1;
         machine.port.clear();
         machine.disk.lose_memory();
         self.report.finished[node] = None;

@@ -1,7 +1,8 @@
 //! `sim`: one simulated run, or the makespan table.
 //!
-//! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run,
-//! `sim --table` the table of `tests/makespan.txt`.
+//! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run;
+//! N counts the clients, EVERY the events between checks of all invariants. `--slots`, `--cap`,
+//! `--window`, `--latency` (in us) try other settings. `sim --table` prints `tests/makespan.txt`.
 #![forbid(unsafe_code)]
 
 use sim::{Case, Report};
@@ -33,7 +34,6 @@ struct Options {
     cap: Option<u32>,
     window: Option<u32>,
     latency: Option<u64>,
-    out_of_band: bool,
 }
 
 impl Options {
@@ -50,7 +50,6 @@ impl Options {
             cap: None,
             window: None,
             latency: None,
-            out_of_band: false,
         };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -61,7 +60,6 @@ impl Options {
                 "--check" => options.check = number(&value()?)?,
                 "--window" => options.window = Some(number(&value()?)?),
                 "--latency" => options.latency = Some(number(&value()?)?),
-                "--out-of-band" => options.out_of_band = true,
                 "--slots" => options.slots = Some(number(&value()?)?),
                 "--cap" => options.cap = Some(number(&value()?)?),
                 "--case" => options.case = case(&value()?)?,
@@ -102,9 +100,6 @@ fn run(options: &Options) -> ExitCode {
     if let Some(latency) = options.latency {
         config.latency_ns = latency * 1000;
     }
-    config.in_band &= !options.out_of_band;
-    if let Ok(x) = std::env::var("EXTRA") { config.swarm.extra = x.parse().unwrap(); }
-    if let Ok(x) = std::env::var("HUNGRY") { config.swarm.hungry = x.parse().unwrap(); }
     let piece_ns = config.piece_ns();
     let report = sim::run(config);
     print(&report, options.case, piece_ns);

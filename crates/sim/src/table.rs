@@ -10,6 +10,8 @@ use swarm::time::Time;
 pub enum Case {
     /// All links alike.
     Equal,
+    /// The same, but control messages queue behind data, as TCP and switches have it.
+    InBand,
     /// Every tenth client, at least one, has a tenth of the link both ways. The others count.
     SlowTenth,
     /// Every eighth client, at least one, crashes half way. The others count.
@@ -20,13 +22,15 @@ pub enum Case {
 
 impl Case {
     /// All of them, in the order of the table.
-    pub const ALL: [Case; 4] = [Case::Equal, Case::SlowTenth, Case::DeadEighth, Case::Joins];
+    pub const ALL: [Case; 5] =
+        [Case::Equal, Case::InBand, Case::SlowTenth, Case::DeadEighth, Case::Joins];
 
     /// What it is called in the table.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Case::Equal => "equal links",
+            Case::InBand => "in band",
             Case::SlowTenth => "a tenth slow",
             Case::DeadEighth => "an eighth dies",
             Case::Joins => "joins over 0.3",
@@ -38,9 +42,12 @@ impl Case {
     pub fn config(self, clients: usize, pieces: u32, seed: u64) -> Config {
         let mut config = Config::equal(clients, pieces, seed);
         let ideal = config.ideal_ns();
+        if self == Case::InBand {
+            (config.in_band, config.latency_ns) = (true, config.piece_ns() / 400);
+        }
         for client in 1..=clients {
             match self {
-                Case::Equal => {}
+                Case::Equal | Case::InBand => {}
                 Case::SlowTenth if self.is_set_apart(client, clients) => {
                     config.nodes[client].up /= 10;
                     config.nodes[client].down /= 10;
@@ -73,7 +80,7 @@ impl Case {
 
     fn is_set_apart(self, client: usize, clients: usize) -> bool {
         match self {
-            Case::Equal | Case::Joins => false,
+            Case::Equal | Case::InBand | Case::Joins => false,
             Case::SlowTenth => client <= clients.div_ceil(10) && clients > 1,
             Case::DeadEighth => client <= clients.div_ceil(8) && clients > 1,
         }
@@ -112,5 +119,5 @@ pub fn table(clients: &[usize], pieces: &[u32], seeds: &[u64]) -> String {
 
 const HEAD: &str = "\
 Makespan / ideal by number of clients, simulated: worst of the seeds.
-Ideal: the image at the link's rate. Network: see Config::equal.
+Ideal: the image at the link's rate. Network: see Config::equal and Case.
 ";

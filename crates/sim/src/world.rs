@@ -33,7 +33,7 @@ pub(crate) struct Node {
     /// `None` while it is off.
     pub(crate) swarm: Option<Swarm>,
     /// How often it was switched on: what an earlier life planned is void.
-    life: u32,
+    pub(crate) life: u32,
     pub(crate) disk: Disk,
     pub(crate) port: Port,
     pub(crate) frozen_until: Time,

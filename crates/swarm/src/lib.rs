@@ -4,8 +4,10 @@
 //! happens comes in as values, what shall be done goes out as values, so the simulator runs the
 //! very code that ships.
 //!
-//! So far: the formats a swarm speaks of. [`bencode`] is the notation, [`metainfo`] the `.torrent`
-//! file, [`layout`] where an image's bytes live on a device, [`units`] how people write sizes.
+//! The decisions are in [`swarm`]: an event in, actions out. What peers say is in [`mod@wire`], what
+//! one of them shall be sent in [`outbox`]. The formats: [`bencode`] is the notation, [`metainfo`] the
+//! `.torrent` file, [`layout`] where an image's bytes live on a device, [`units`] how people write
+//! sizes.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -15,10 +17,12 @@ pub mod bencode;
 pub mod bitfield;
 pub mod layout;
 pub mod metainfo;
+pub mod networks;
 pub mod outbox;
 mod picker;
 pub mod random;
 pub mod swarm;
 pub mod time;
+pub mod tracker;
 pub mod units;
 pub mod wire;

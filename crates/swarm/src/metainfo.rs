@@ -336,8 +336,13 @@ impl Outer {
             b"created by" => {
                 self.created_by = Some(text(d.bytes().map_err(in_field("created by"))?))
             }
-            // Some tools write a negative date, or none at all; it decides nothing.
-            b"creation date" => self.creation_date = d.uint().ok(),
+            b"creation date" => {
+                // Some tools write a negative date, or text; it decides nothing. But it must be a
+                // value: reading goes on behind it.
+                let value = d.skip().map_err(in_field("creation date"))?;
+                let date = Decoder::new(value, Limits::TORRENT).and_then(|mut d| d.uint());
+                self.creation_date = date.ok();
+            }
             _ => {}
         }
         Ok(())

@@ -61,11 +61,9 @@ impl FromStr for Network {
         let bits = if base.is_ipv4() { 32 } else { 128 };
         let prefix_len = match prefix_len.map(str::trim) {
             None => bits,
-            Some(len) if !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) => len
-                .parse()
-                .ok()
-                .filter(|len| *len <= bits)
-                .ok_or(NetworkError::PrefixLen(bits))?,
+            Some(len) if !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) => {
+                len.parse().ok().filter(|len| *len <= bits).ok_or(NetworkError::PrefixLen(bits))?
+            }
             Some(_) => return Err(NetworkError::PrefixLen(bits)),
         };
         let first = masked(base, prefix_len);

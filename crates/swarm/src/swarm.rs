@@ -6,7 +6,7 @@
 //!
 //! Among our own nodes nobody queues at a busy sender. A sender grants a few turns at a time
 //! (`send`), each for one piece, to whoever has least on its way; the receiver decides which piece
-//! (`receive`, [`crate::picker`]) and asks for all of it at once. A source decides itself, so that
+//! (`receive`, `picker`) and asks for all of it at once. A source decides itself, so that
 //! it sends everything once before it sends anything twice (`inject`). Strangers get the choking
 //! and unchoking they know.
 //!
@@ -54,10 +54,6 @@ pub struct Config {
     pub node: u64,
     /// Turns a node of median uplink has given out at any time.
     pub slots: u32,
-    /// x
-    pub extra: u32,
-    /// x
-    pub hungry: u8,
     /// Pieces on their way at the least and at the most; the bytes have their own bound.
     pub in_flight: (u32, u32),
     /// Bytes of pieces in memory: on their way, not written yet, or kept for others. At least two
@@ -81,10 +77,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             node: 0,
-            slots: 2,
-            extra: 0,
-            hungry: 64,
-            in_flight: (4, 16),
+            slots: 5,
+            in_flight: (8, 16),
             budget: 128 << 20,
             uplink: 0,
             downlink: 0,
@@ -183,14 +177,15 @@ pub enum Event {
 pub enum Action {
     /// Say this, in order with other messages, before queued blocks.
     Send(PeerId, Message),
-    /// [`Outbox::allow`].
+    /// See [`Outbox::allow`](crate::outbox::Outbox::allow).
     Allow(PeerId, u64),
-    /// [`Outbox::deny`]. What it drops is known: no [`Event::Dropped`] for it.
+    /// See [`Outbox::deny`](crate::outbox::Outbox::deny). What it drops is known: no
+    /// [`Event::Dropped`] for it.
     Deny(PeerId),
     /// Ask for these bytes, which are to be received into memory of their own.
     Request(PeerId, Run),
-    /// These bytes are here or no longer awaited from this peer: send cancellations. Blocks of it
-    /// that still come are thrown away.
+    /// These bytes are here or no longer awaited from this peer: send cancellations for the blocks
+    /// asked of it that lie inside. If they still come they are thrown away.
     Cancel(PeerId, Run),
     /// All bytes of this piece were received: hash it.
     Verify(TorrentId, u32),
@@ -240,6 +235,8 @@ pub struct Progress {
     pub unreadable: u32,
     /// Connected peers.
     pub peers: u32,
+    /// Of these, peers that lack pieces, as far as they have said.
+    pub incomplete: u32,
 }
 
 /// What this node has done so far.
@@ -293,6 +290,8 @@ pub struct Swarm {
     up: Meter,
     /// How long a peer takes from our grant to its request: one round trip, smoothed.
     reply: Duration,
+    /// How likely a grant is taken up, of 256, smoothed.
+    likely: u32,
     /// Since when the cap, and nothing else, keeps us from asking for more.
     capped: Duration,
     adapted: Time,
@@ -323,6 +322,7 @@ impl Swarm {
             down: Meter::default(),
             up: Meter::default(),
             reply: Duration::ZERO,
+            likely: 256,
             capped: Duration::ZERO,
             adapted: Time(0),
             rate_told: Time(0),
@@ -338,7 +338,6 @@ impl Swarm {
         self.now = self.now.max(now);
         self.dispatch(event);
         if self.dirty {
-            self.dirty = false;
             self.settle();
         }
         out.append(&mut self.out);
@@ -347,7 +346,10 @@ impl Swarm {
     /// When [`Event::Tick`] is due if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Time {
-        let tick = if self.peers.is_empty() { Time::NEVER } else { self.ticked + TICK };
+        // Alone and lacking something, it still asks for peers.
+        let lacks = self.torrents.values().any(|torrent| !torrent.have.all());
+        let idle = self.peers.is_empty() && !lacks;
+        let tick = if idle { Time::NEVER } else { self.ticked + TICK };
         tick.min(self.news_at.unwrap_or(Time::NEVER))
     }
 
@@ -364,6 +366,11 @@ impl Swarm {
             // Both are below 2^32 as there are at most that many pieces and peers.
             unreadable: unreadable.count() as u32,
             peers: torrent.peers.len() as u32,
+            incomplete: torrent
+                .peers
+                .iter()
+                .filter(|peer| self.peers.get(peer).is_some_and(|peer| !peer.have.all()))
+                .count() as u32,
         })
     }
 
@@ -408,7 +415,10 @@ impl Swarm {
     /// After something changed: gives turns out, and tells peers whether we want one.
     fn settle(&mut self) {
         self.fill_slots();
+        self.ask_strangers();
         self.tell_interest();
+        // Asking changes what interest depends on, but that has just been told.
+        self.dirty = false;
     }
 
     fn send(&mut self, peer: PeerId, message: Message) {

@@ -4,6 +4,7 @@
 //! Nothing here decides what to do about it, and nothing here writes.
 
 mod blkid;
+mod btrfs;
 mod bytes;
 mod devices;
 mod dirty;
@@ -18,6 +19,7 @@ use swarm::layout::Extent;
 use crate::device::{Device, Partition};
 
 pub use blkid::{RecogniseError, parse_export};
+pub use btrfs::{BtrfsError, used as btrfs_used};
 pub use bytes::ReadAt;
 pub use dirty::{Dirty, dirty};
 pub use kind::{Kind, MissingProgram, find_program};

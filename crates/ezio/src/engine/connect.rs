@@ -13,11 +13,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use swarm::networks::Networks;
 use swarm::wire::{HANDSHAKE_LEN, Handshake};
 
 /// The thread `connect`, and what others tell it.
 pub(super) struct Connector {
     listeners: Vec<TcpListener>,
+    networks: Networks,
     shared: Arc<Shared>,
     dials: Mutex<Vec<(SocketAddr, Arc<Carried>)>>,
     /// Becomes readable when there is something to dial, or the end has come.
@@ -32,12 +34,17 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 const PENDING_MAX: usize = 256;
 
 impl Connector {
-    pub(super) fn bind(addrs: &[SocketAddr], shared: Arc<Shared>) -> anyhow::Result<Connector> {
+    pub(super) fn bind(
+        addrs: &[SocketAddr],
+        networks: Networks,
+        shared: Arc<Shared>,
+    ) -> anyhow::Result<Connector> {
         let listeners = addrs
             .iter()
             .map(|&addr| listen(addr).with_context(|| format!("listen on {addr} (TCP)")));
         Ok(Connector {
             listeners: listeners.collect::<anyhow::Result<_>>()?,
+            networks,
             shared,
             dials: Mutex::default(),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -56,8 +63,14 @@ impl Connector {
 
     /// Connects to `addr` about `torrent`; the scheduler is told how that ended.
     pub(super) fn dial(&self, addr: SocketAddr, torrent: Arc<Carried>) {
+        assert!(self.may_dial(addr), "{addr} is outside of the networks to deal with");
         self.dials.lock().unwrap_or_else(PoisonError::into_inner).push((addr, torrent));
         self.wake();
+    }
+
+    /// Whether the networks to deal with include `addr`.
+    pub(super) fn may_dial(&self, addr: SocketAddr) -> bool {
+        self.networks.allow(addr.ip())
     }
 
     pub(super) fn close(&self) {
@@ -123,7 +136,8 @@ impl Connector {
         for listener in &self.listeners {
             // An error is about one connection, or comes again at the next poll.
             while let Ok((stream, addr)) = listener.accept() {
-                if pending.len() < PENDING_MAX && stream.set_nonblocking(true).is_ok() {
+                let welcome = self.networks.allow(addr.ip()) && pending.len() < PENDING_MAX;
+                if welcome && stream.set_nonblocking(true).is_ok() {
                     pending.push(Pending::new(stream, addr, None));
                 }
             }

@@ -3,7 +3,7 @@
 use super::Carried;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use swarm::outbox::{Outbox, Run};
@@ -27,9 +27,6 @@ pub(super) struct Link {
     /// What was asked of it and has not come. A handful of runs.
     expected: Mutex<Vec<Run>>,
     closed: AtomicBool,
-    /// Bytes of blocks received and sent.
-    pub(super) received: AtomicU64,
-    pub(super) sent: AtomicU64,
 }
 
 impl Link {
@@ -52,8 +49,6 @@ impl Link {
             changed: Condvar::new(),
             expected: Mutex::default(),
             closed: AtomicBool::new(false),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -244,8 +244,16 @@ impl Scheduler {
             start,
         };
         let info_hash = metainfo.info_hash();
-        let memory = Memory::default();
-        let carried = Arc::new(Carried { id, metainfo, store, target, have, memory });
+        let carried = Arc::new(Carried {
+            id,
+            metainfo,
+            store,
+            target,
+            have,
+            memory: Memory::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+        });
         self.torrents.insert(id, Arc::clone(&carried));
         self.handle(Event::Add(id, spec));
         let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
@@ -290,7 +298,9 @@ impl Scheduler {
     }
 
     fn found(&mut self, info_hash: &Digest, addr: SocketAddr) {
-        if let Some(torrent) = self.shared.torrent(info_hash) {
+        if let Some(torrent) = self.shared.torrent(info_hash)
+            && self.connector.may_dial(addr)
+        {
             let idle = Address::Idle { again: Instant::now(), failures: 0 };
             self.addresses.entry((torrent.id, addr)).or_insert(idle);
             self.dial_idle();
@@ -393,18 +403,16 @@ impl Scheduler {
         self.published = Instant::now();
         let torrents = self.torrents.values().filter_map(|carried| {
             let progress = self.swarm.progress(carried.id)?;
-            let links = self.links.values().filter(|link| link.torrent.id == carried.id);
-            let sum = |of: fn(&Link) -> u64| links.clone().map(|link| of(link)).sum();
             Some(TorrentStatus {
                 info_hash: carried.metainfo.info_hash(),
                 image_len: carried.metainfo.layout().image_len(),
                 pieces: progress.pieces,
                 verified: progress.verified,
                 stored: progress.stored,
-                received: sum(|link| link.received.load(Ordering::Relaxed)),
-                sent: sum(|link| link.sent.load(Ordering::Relaxed)),
+                received: carried.received.load(Ordering::Relaxed),
+                sent: carried.sent.load(Ordering::Relaxed),
                 peers: progress.peers,
-                peers_incomplete: 0,
+                peers_incomplete: progress.incomplete,
             })
         });
         let status = Status { torrents: torrents.collect() };

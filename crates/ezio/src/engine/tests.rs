@@ -38,7 +38,11 @@ fn image(piece_len: u32) -> (Arc<Metainfo>, Vec<u8>) {
 
 fn node() -> (Engine, Receiver<Notice>) {
     let (sender, notices) = channel();
-    let config = EngineConfig { listen: vec![SocketAddr::from((LOOPBACK, 0))], budget: 64 << 20 };
+    let config = EngineConfig {
+        listen: vec![SocketAddr::from((LOOPBACK, 0))],
+        budget: 64 << 20,
+        networks: Networks::default(),
+    };
     let engine = Engine::start(&config, move |notice| drop(sender.send(notice))).unwrap();
     (engine, notices)
 }

@@ -66,7 +66,7 @@ impl Writer<'_> {
             }
         };
         send(&self.link.stream, run, &parts)?;
-        self.link.sent.fetch_add(u64::from(run.len), Ordering::Relaxed);
+        torrent.sent.fetch_add(u64::from(run.len), Ordering::Relaxed);
         self.inputs.send(Input::Event(Event::Served(self.link.id, u64::from(run.len))));
         Ok(())
     }

@@ -195,6 +195,21 @@ fn what_is_no_torrent_is_refused() {
     check(&nested, "torrent: nested too deeply at byte 36");
 }
 
+#[test]
+fn a_date_that_is_none_is_ignored_and_one_that_is_malformed_is_refused() {
+    let whole = plain(&two_extents(), &[]).encode();
+    let parse = |date: &str| {
+        let text = whole.escape_ascii().to_string().replace("i1795361489e", date);
+        Metainfo::parse(text.into_bytes())
+    };
+    assert_eq!(parse("i-5e").unwrap().creation_date(), None);
+    assert_eq!(parse("5:today").unwrap().creation_date(), None);
+    for malformed in ["i-0e", "i9223372036854775814", "i99999999999999999999e"] {
+        let error = parse(malformed).unwrap_err().to_string();
+        assert!(error.starts_with("creation date: "), "{malformed}: {error}");
+    }
+}
+
 /// Every cut of a good torrent is an error, none a panic.
 #[test]
 fn a_torrent_cut_off_anywhere_is_refused() {

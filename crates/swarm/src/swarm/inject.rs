@@ -47,6 +47,11 @@ impl Injection {
         now
     }
 
+    /// How many pieces the cursor has passed.
+    pub(crate) fn given(&self) -> u32 {
+        self.cursor
+    }
+
     /// How many pieces were granted to `peer` and not seen since.
     pub(crate) fn on_way_to(&self, peer: PeerId) -> u64 {
         self.out.values().filter(|(to, _)| *to == peer).map(|_| 1).sum()

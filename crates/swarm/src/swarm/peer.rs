@@ -70,6 +70,8 @@ pub(crate) struct Peer {
     pub(crate) last_request: Time,
     /// Not granted anything before that time: it let a grant lapse.
     pub(crate) snubbed_until: Time,
+    /// Grants it let lapse, less those it answered at once.
+    pub(crate) lapses: u32,
     pub(crate) sent: u64,
 }
 
@@ -117,6 +119,7 @@ impl Peer {
             queued: 0,
             last_request: Time(0),
             snubbed_until: Time(0),
+            lapses: 0,
             sent: 0,
         }
     }

@@ -39,7 +39,8 @@ impl Swarm {
         loop {
             let Some(peer) = self.peers.get(&id) else { return };
             let limit = self.outstanding_max(peer);
-            if peer.choking || !peer.is_stranger() || peer.outstanding >= limit {
+            let avoided = self.now < peer.avoid_until;
+            if peer.choking || !peer.is_stranger() || avoided || peer.outstanding >= limit {
                 return;
             }
             let room = limit - peer.outstanding;
@@ -65,10 +66,26 @@ impl Swarm {
         }
     }
 
-    /// The peer will not serve a request: it gets none of that piece's others either.
+    /// The peer will not serve a request: it gets none of that piece's others either, and one that
+    /// serves us otherwise is not asked for that piece again at once.
     pub(super) fn on_reject(&mut self, id: PeerId, block: Block) {
         self.drop_lease(id, block.piece, true);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.is_stranger() && !peer.choking && block.piece < peer.have.len() {
+            self.lose(id, block.piece);
+            let until = self.now + REJECTED_FOR;
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.bad.insert(block.piece, until);
+            }
+        }
         self.ask_stranger(id);
+    }
+
+    /// Asks every stranger that serves us and is owed less than it lets wait: room may have come.
+    pub(super) fn ask_strangers(&mut self) {
+        let idle = |(_, peer): &(&PeerId, &Peer)| peer.is_stranger() && !peer.choking;
+        let ids: Vec<PeerId> = self.peers.iter().filter(idle).map(|(&id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.ask_stranger(id));
     }
 
     pub(super) fn on_received(&mut self, id: PeerId, piece: u32, begin: u32, len: u32) {
@@ -84,11 +101,13 @@ impl Swarm {
             self.totals.wasted += u64::from(len);
             return;
         };
-        let Some(at) = active.lease_of(id) else {
+        if active.lease_of(id).is_none() {
             self.totals.wasted += u64::from(len);
             return;
-        };
-        active.leases[at].progress = now;
+        }
+        for lease in active.leases.iter_mut().filter(|lease| lease.peer == id) {
+            lease.progress = now;
+        }
         let mut fresh = false;
         for unit in range.start..range.end.min(active.units.len()) {
             fresh |= active.units.insert(unit);
@@ -149,20 +168,21 @@ impl Swarm {
             return None;
         }
         if peer.wanted > 0 {
-            return self.has_room(torrent, 0).then(|| self.load());
+            return self.has_room(torrent, 0).then(|| self.load(torrent));
         }
         // Served when nobody else wants anything.
         self.late_lease(id, peer, torrent).map(|_| u8::MAX)
     }
 
-    /// How full our hands are: 255 is full.
-    fn load(&self) -> u8 {
-        let load = u64::from(self.in_flight) * 255 / u64::from(self.cap.max(1));
-        u8::try_from(load).unwrap_or(u8::MAX)
+    /// How full our hands are: 255 is full. Few large pieces may fill the budget below the cap.
+    fn load(&self, torrent: &Torrent) -> u8 {
+        let by_bytes = self.config.budget / 2 / u64::from(torrent.piece_len);
+        let most = u64::from(self.cap).min(by_bytes).max(1);
+        u8::try_from(u64::from(self.in_flight) * 255 / most).unwrap_or(u8::MAX)
     }
 
     /// Whether another piece of `torrent` may be begun, `slack` above the cap.
-    fn has_room(&self, torrent: &Torrent, slack: u32) -> bool {
+    pub(super) fn has_room(&self, torrent: &Torrent, slack: u32) -> bool {
         if torrent.in_flight == 0
             && self.in_flight_bytes + u64::from(torrent.piece_len) <= self.config.budget
         {
@@ -407,15 +427,20 @@ impl Swarm {
         }
     }
 
-    /// Gives up what `id` was asked for of `piece`.
+    /// Gives up what `id` was asked for of `piece`, which may be several runs.
     pub(super) fn drop_lease(&mut self, id: PeerId, piece: u32, cancel: bool) {
+        while self.drop_run(id, piece, cancel) {}
+    }
+
+    /// Gives up one run. Returns whether there was one.
+    fn drop_run(&mut self, id: PeerId, piece: u32, cancel: bool) -> bool {
         let own_block = self.block_len();
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return false };
         let torrent_id = peer.torrent;
-        let Some(torrent) = self.torrents.get_mut(&torrent_id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&torrent_id) else { return false };
         let block = if peer.is_own() { own_block.min(peer.block) } else { UNIT };
-        let Some(active) = torrent.active.get_mut(&piece) else { return };
-        let Some(at) = active.lease_of(id) else { return };
+        let Some(active) = torrent.active.get_mut(&piece) else { return false };
+        let Some(at) = active.lease_of(id) else { return false };
         let lease = active.leases.remove(at);
         let unheard = active.leases.is_empty() && active.units.none();
         let waiting: Vec<u32> =
@@ -438,6 +463,7 @@ impl Swarm {
         }
         self.refresh_open(torrent_id, piece);
         self.dirty = true;
+        true
     }
 
     /// A piece is no longer on its way.
@@ -521,6 +547,9 @@ const STALL: Duration = Duration::from_secs(1);
 
 /// Least silence of strangers that counts: some wait for disks and round-robins of their own.
 const STRANGER_STALL: Duration = Duration::from_secs(10);
+
+/// A piece a stranger rejected is not asked for again of it for that long.
+const REJECTED_FOR: Duration = Duration::from_secs(2);
 
 /// Who stalled is not asked for anything for that long, times its strikes in a row.
 const AVOID: Duration = Duration::from_secs(2);

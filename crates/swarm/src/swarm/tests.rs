@@ -1,1 +1,366 @@
+use super::*;
+use crate::wire::extension::{Hello, XG_ID, Xg};
+use crate::wire::{Block, Message};
+use alloc::vec;
 
+const T: TorrentId = TorrentId(0);
+const PIECE: u32 = 4 * UNIT;
+
+/// A node, told what happens one event after another.
+struct Node {
+    swarm: Swarm,
+    now: Time,
+}
+
+impl Node {
+    fn new(start: Start, pieces: u32) -> Node {
+        let config = Config { uplink: 10_000_000, downlink: 10_000_000, ..Config::default() };
+        let mut node = Node { swarm: Swarm::new(config), now: Time(0) };
+        let len = u64::from(pieces) * u64::from(PIECE);
+        node.on(Event::Add(T, TorrentSpec { len, piece_len: PIECE, start }));
+        node
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        self.after(Duration::from_millis(2), event)
+    }
+
+    fn after(&mut self, span: Duration, event: Event) -> Vec<Action> {
+        self.now = self.now + span;
+        let mut actions = Vec::new();
+        self.swarm.handle(self.now, event, &mut actions);
+        self.swarm.check_invariants();
+        actions
+    }
+
+    /// Connects one of our own nodes that has `pieces`.
+    fn own(&mut self, id: u32, pieces: &[u32]) -> PeerId {
+        let peer = self.connect(id, true);
+        let hello = Hello { xg_id: Some(XG_ID), block: 1 << 20, ..Hello::default() };
+        self.on(Event::Message(peer, Message::Extended { id: 0, payload: hello.encode() }));
+        pieces.iter().for_each(|&piece| drop(self.on(Event::Message(peer, Message::Have(piece)))));
+        peer
+    }
+
+    /// Connects an ordinary client that has `pieces`.
+    fn stranger(&mut self, id: u32, pieces: &[u32]) -> PeerId {
+        let peer = self.connect(id, false);
+        pieces.iter().for_each(|&piece| drop(self.on(Event::Message(peer, Message::Have(piece)))));
+        peer
+    }
+
+    fn connect(&mut self, id: u32, modern: bool) -> PeerId {
+        let (peer, node) = (PeerId(id), u64::from(id));
+        self.on(Event::Connected { peer, torrent: T, node, fast: modern, extended: modern });
+        peer
+    }
+
+    fn grant(&mut self, peer: PeerId, bytes: u32, piece: Option<u32>) -> Vec<Action> {
+        let grant = Some(extension_grant(bytes, piece));
+        self.on(xg(peer, Xg { grant, ..Xg::default() }))
+    }
+
+    /// Everything that was requested in `actions` comes.
+    fn receive(&mut self, actions: &[Action]) -> Vec<Action> {
+        let mut out = Vec::new();
+        for action in actions {
+            if let Action::Request(peer, Run { piece, begin, len, .. }) = *action {
+                out.extend(self.on(Event::Received { peer, piece, begin, len }));
+            }
+        }
+        out
+    }
+}
+
+fn extension_grant(bytes: u32, piece: Option<u32>) -> crate::wire::extension::Grant {
+    crate::wire::extension::Grant { bytes: bytes.into(), piece }
+}
+
+fn xg(peer: PeerId, xg: Xg) -> Event {
+    Event::Message(peer, Message::Extended { id: XG_ID, payload: xg.encode() })
+}
+
+/// The pieces requested of `peer`.
+fn requested(actions: &[Action], peer: PeerId) -> Vec<u32> {
+    let piece = |action: &Action| match action {
+        Action::Request(to, run) if *to == peer => Some(run.piece),
+        _ => None,
+    };
+    actions.iter().filter_map(piece).collect()
+}
+
+/// The pieces granted by name.
+fn named(actions: &[Action]) -> Vec<(PeerId, u32)> {
+    let grant = |action: &Action| match action {
+        Action::Send(peer, Message::Extended { id: XG_ID, payload }) => {
+            Some((*peer, Xg::decode(payload).ok()?.grant?.piece?))
+        }
+        _ => None,
+    };
+    actions.iter().filter_map(grant).collect()
+}
+
+#[test]
+fn a_grant_is_used_whole_and_at_once() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.own(1, &[2, 3]);
+    let actions = node.grant(peer, PIECE, None);
+    let run = Run { piece: 2, begin: 0, len: PIECE, block: UNIT * 4 };
+    assert!(actions.contains(&Action::Request(peer, run)), "{actions:?}");
+    let actions = node.receive(&actions);
+    assert!(actions.contains(&Action::Verify(T, 2)));
+    let actions = node.on(Event::Verified(T, 2, true));
+    assert!(actions.contains(&Action::Store(T, 2)));
+    assert_eq!(node.swarm.progress(T).map(|p| (p.verified, p.stored)), Some((1, 0)));
+    node.on(Event::Stored(T, 2));
+    assert_eq!(node.swarm.progress(T).map(|p| (p.verified, p.stored)), Some((1, 1)));
+}
+
+#[test]
+fn what_cannot_be_used_of_a_grant_is_given_back() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.own(1, &[2]);
+    node.grant(peer, PIECE, None);
+    let actions = node.grant(peer, PIECE, None);
+    let back = Xg { unused: Some(PIECE.into()), ..Xg::default() };
+    let message = Message::Extended { id: XG_ID, payload: back.encode() };
+    assert!(actions.contains(&Action::Send(peer, message)), "{actions:?}");
+}
+
+#[test]
+fn a_source_grants_each_piece_once_and_in_order() {
+    let mut node = Node::new(Start::Source, 4);
+    let (a, b) = (node.own(1, &[]), node.own(2, &[]));
+    let mut grants = named(&node.on(Event::Message(a, Message::Interested)));
+    grants.extend(named(&node.on(Event::Message(b, Message::Interested))));
+    for _ in 0..6 {
+        let Some(&(peer, piece)) = grants.last() else { break };
+        node.on(Event::Requested(peer, PIECE.into()));
+        grants.extend(named(&node.on(Event::Served(peer, PIECE.into()))));
+        grants.extend(named(&node.on(Event::Message(peer, Message::Have(piece)))));
+    }
+    let pieces: Vec<u32> = grants.iter().map(|&(_, piece)| piece).collect();
+    assert_eq!(pieces, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_source_gives_again_what_was_lost_with_its_receiver() {
+    let mut node = Node::new(Start::Source, 4);
+    let a = node.own(1, &[]);
+    assert_eq!(named(&node.on(Event::Message(a, Message::Interested))), [(a, 0), (a, 1)]);
+    node.on(Event::Disconnected(a));
+    let b = node.own(2, &[]);
+    assert_eq!(named(&node.on(Event::Message(b, Message::Interested))), [(b, 0), (b, 1)]);
+}
+
+#[test]
+fn a_source_skips_what_a_peer_has_already() {
+    let mut node = Node::new(Start::Source, 4);
+    let (a, _) = (node.own(1, &[]), node.own(2, &[0, 2]));
+    assert_eq!(named(&node.on(Event::Message(a, Message::Interested))), [(a, 1), (a, 3)]);
+}
+
+#[test]
+fn a_grant_that_nobody_uses_is_taken_back() {
+    let mut node = Node::new(Start::Source, 4);
+    let a = node.own(1, &[]);
+    node.on(Event::Message(a, Message::Interested));
+    let actions = node.after(Duration::from_millis(400), Event::Tick);
+    assert!(actions.contains(&Action::Deny(a)), "{actions:?}");
+    assert!(node.swarm.totals().revoked > 0);
+}
+
+#[test]
+fn a_silent_sender_loses_its_leases_and_then_its_connection() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.own(1, &[0, 1, 2, 3]);
+    let mut closed = false;
+    for _ in 0..12 {
+        let mut actions = node.grant(peer, PIECE, None);
+        actions.extend(node.after(Duration::from_secs(11), Event::Tick));
+        closed |= actions.contains(&Action::Close(peer, Reason::Silent));
+    }
+    assert!(closed);
+    assert_eq!(node.swarm.progress(T).map(|p| p.in_flight), Some(0));
+}
+
+#[test]
+fn a_wrong_piece_of_two_sources_comes_again_whole_from_one() {
+    let mut node = Node::new(Start::Empty, 1);
+    let (a, b) = (node.own(1, &[0]), node.own(2, &[0]));
+    let half = PIECE / 2;
+    let first = node.grant(a, half * 2, None);
+    assert_eq!(requested(&first, a), [0]);
+    node.on(Event::Received { peer: a, piece: 0, begin: 0, len: half });
+    node.on(Event::Message(a, Message::Reject(Block { piece: 0, begin: half, len: half })));
+    let rest = node.grant(b, PIECE, None);
+    node.receive(&rest);
+    let actions = node.on(Event::Verified(T, 0, false));
+    assert!(actions.contains(&Action::Discard(T, 0)));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Close(..))), "{actions:?}");
+    // Now the whole piece is asked of one, so that blame is clear.
+    let again = node.grant(b, PIECE, None);
+    let whole = Run { piece: 0, begin: 0, len: PIECE, block: PIECE };
+    assert!(again.contains(&Action::Request(b, whole)), "{again:?}");
+    assert_eq!(requested(&node.grant(a, PIECE, None), a), [] as [u32; 0]);
+    node.receive(&again);
+    node.on(Event::Verified(T, 0, false));
+    assert_eq!(requested(&node.grant(b, PIECE, None), b), [] as [u32; 0], "blamed for it");
+    assert_eq!(requested(&node.grant(a, PIECE, None), a), [0]);
+}
+
+#[test]
+fn the_only_source_of_a_wrong_piece_is_asked_again_later() {
+    let mut node = Node::new(Start::Empty, 2);
+    let peer = node.own(1, &[0]);
+    let actions = node.grant(peer, PIECE, None);
+    node.receive(&actions);
+    node.on(Event::Verified(T, 0, false));
+    assert_eq!(requested(&node.grant(peer, PIECE, None), peer), [] as [u32; 0]);
+    node.after(Duration::from_secs(2), Event::Tick);
+    assert_eq!(requested(&node.grant(peer, PIECE, None), peer), [0]);
+}
+
+#[test]
+fn an_unreadable_piece_is_told_to_our_own() {
+    let mut source = Node::new(Start::Source, 4);
+    let peer = source.own(1, &[]);
+    let actions = source.on(Event::Unreadable(T, 2));
+    let lost = Xg { lost: Some(2), ..Xg::default() };
+    let message = Message::Extended { id: XG_ID, payload: lost.encode() };
+    assert!(actions.contains(&Action::Send(peer, message)));
+    assert_eq!(source.swarm.progress(T).map(|p| p.unreadable), Some(1));
+
+    let mut client = Node::new(Start::Empty, 4);
+    let source = client.own(1, &[2]);
+    client.grant(source, PIECE, None);
+    client.on(xg(source, lost));
+    assert_eq!(requested(&client.grant(source, PIECE, None), source), [] as [u32; 0]);
+}
+
+#[test]
+fn found_pieces_are_served_and_not_asked_for() {
+    let mut node = Node::new(Start::Unknown, 2);
+    let peer = node.own(1, &[0, 1]);
+    assert_eq!(requested(&node.grant(peer, PIECE, None), peer), [] as [u32; 0]);
+    node.on(Event::Found(T, 0));
+    node.on(Event::NotFound(T, 1));
+    let actions = node.grant(peer, PIECE, None);
+    assert_eq!(requested(&actions, peer), [1]);
+    node.receive(&actions);
+    node.on(Event::Verified(T, 1, true));
+    assert!(node.on(Event::Stored(T, 1)).contains(&Action::Finished(T)));
+}
+
+#[test]
+fn strangers_are_asked_in_blocks_of_16_kib_within_their_limit() {
+    let mut node = Node::new(Start::Empty, 40);
+    let all: Vec<u32> = (0..40).collect();
+    let peer = node.stranger(1, &all);
+    let actions = node.on(Event::Message(peer, Message::Unchoke));
+    let runs: Vec<Run> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Request(_, run) => Some(*run),
+            _ => None,
+        })
+        .collect();
+    assert!(runs.iter().all(|run| run.block == UNIT));
+    // Eight pieces of 64 KiB may be in flight, one above while grants could cross.
+    let asked: u32 = runs.iter().map(|run| run.len).sum();
+    assert!((PIECE..=1 << 20).contains(&asked), "{asked}");
+    // Without BEP 6 a choke drops all requests.
+    node.on(Event::Message(peer, Message::Choke));
+    assert_eq!(node.swarm.progress(T).map(|p| p.in_flight), Some(0));
+}
+
+#[test]
+fn a_stranger_is_asked_again_when_room_has_come() {
+    let mut node = Node::new(Start::Empty, 40);
+    node.swarm.config.budget = 2 * u64::from(PIECE);
+    let (busy, idle) = (node.stranger(1, &[0, 1, 2]), node.stranger(2, &[3]));
+    let first = node.on(Event::Message(busy, Message::Unchoke));
+    assert_eq!(requested(&first, busy), [0]);
+    let none = node.on(Event::Message(idle, Message::Unchoke));
+    assert_eq!(requested(&none, idle), [] as [u32; 0], "the budget is used up");
+    let later = node.on(Event::Disconnected(busy));
+    assert_eq!(requested(&later, idle), [3]);
+}
+
+#[test]
+fn a_stranger_that_rejects_is_not_asked_for_that_piece_at_once() {
+    let mut node = Node::new(Start::Empty, 2);
+    let peer = node.stranger(1, &[0, 1]);
+    assert_eq!(requested(&node.on(Event::Message(peer, Message::Unchoke)), peer), [0, 1]);
+    for piece in [0, 1] {
+        let block = Block { piece, begin: 0, len: UNIT };
+        let actions = node.on(Event::Message(peer, Message::Reject(block)));
+        assert_eq!(requested(&actions, peer), [] as [u32; 0]);
+    }
+    let actions = node.after(Duration::from_secs(3), Event::Tick);
+    assert_eq!(requested(&actions, peer), [0, 1]);
+}
+
+#[test]
+fn a_source_shows_strangers_a_few_pieces_ahead() {
+    let mut node = Node::new(Start::Source, 40);
+    let haves = |actions: Vec<Action>| {
+        let have = |action: &Action| matches!(action, Action::Send(_, Message::Have(_)));
+        actions.iter().filter(|action| have(action)).count()
+    };
+    let connected =
+        Event::Connected { peer: PeerId(1), torrent: T, node: 1, fast: false, extended: false };
+    assert_eq!(haves(node.on(connected)), 4);
+    assert_eq!(haves(node.on(Event::Message(PeerId(1), Message::Have(0)))), 1);
+}
+
+#[test]
+fn a_paused_torrent_asks_and_serves_nothing() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.own(1, &[0, 1]);
+    node.grant(peer, PIECE, None);
+    let actions = node.on(Event::Pause(T));
+    assert!(actions.contains(&Action::Send(peer, Message::NotInterested)), "{actions:?}");
+    assert_eq!(node.swarm.progress(T).map(|p| p.in_flight), Some(0));
+    assert_eq!(requested(&node.grant(peer, PIECE, None), peer), [] as [u32; 0]);
+    let actions = node.on(Event::Resume(T));
+    assert!(actions.contains(&Action::Send(peer, Message::Interested)), "{actions:?}");
+    assert_eq!(node.on(Event::Remove(T)), vec![Action::Close(peer, Reason::Removed)]);
+}
+
+#[test]
+fn nonsense_ends_the_connection() {
+    let long = Message::Bitfield(vec![0; 2]);
+    let late = Message::HaveAll;
+    let behind = Message::Have(4);
+    let garbage = Message::Extended { id: 0, payload: b"x".to_vec() };
+    for message in [long, late, behind, garbage] {
+        let mut node = Node::new(Start::Empty, 4);
+        let peer = node.connect(1, true);
+        if message == Message::HaveAll {
+            node.on(Event::Message(peer, Message::HaveNone));
+        }
+        let actions = node.on(Event::Message(peer, message));
+        let closed = |action: &Action| matches!(action, Action::Close(_, Reason::Nonsense(_)));
+        assert!(actions.iter().any(closed), "{actions:?}");
+    }
+}
+
+#[test]
+fn memory_is_released_when_the_budget_wants_it() {
+    let mut node = Node::new(Start::Empty, 40);
+    node.swarm.config.budget = 4 * u64::from(PIECE);
+    let all: Vec<u32> = (0..40).collect();
+    let peer = node.own(1, &all);
+    let mut released = 0;
+    for piece in 0..8 {
+        let actions = node.grant(peer, PIECE, None);
+        assert_eq!(requested(&actions, peer), [piece]);
+        let mut out = actions.clone();
+        out.extend(node.receive(&actions));
+        out.extend(node.on(Event::Verified(T, piece, true)));
+        out.extend(node.on(Event::Stored(T, piece)));
+        released += out.iter().filter(|a| matches!(a, Action::Release(..))).count();
+    }
+    assert_eq!(released, 4);
+}

@@ -2,7 +2,7 @@
 
 use super::inject::Injection;
 use super::peer::Kind;
-use super::torrent::State;
+use super::torrent::{State, Torrent};
 use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::wire::Message;
 use crate::wire::extension::Xg;
@@ -50,8 +50,16 @@ impl Swarm {
         again.into_iter().for_each(|(id, piece)| self.gain(id, piece));
     }
 
-    /// Pieces begun that nobody can finish now must not hold the room of others.
+    /// Pieces begun that nobody can finish now must not hold the room of those somebody could. As
+    /// long as they are in nobody's way they are kept: who has them may come back.
     fn drop_orphans(&mut self) {
+        let blocked = |torrent: &Torrent| {
+            let peers = torrent.peers.iter().filter_map(|id| self.peers.get(id));
+            !self.has_room(torrent, 0) && peers.map(|peer| peer.wanted).max().unwrap_or(0) > 0
+        };
+        if !self.torrents.values().any(blocked) {
+            return;
+        }
         let mut orphans: Vec<(TorrentId, u32)> = Vec::new();
         for (&id, torrent) in &self.torrents {
             for (&piece, active) in &torrent.active {

@@ -191,6 +191,14 @@ pub fn url(announce: &str, query: &str) -> String {
     [announce, joint, query].concat()
 }
 
+/// `bytes` as they may stand in a URL: all but the unreserved characters of RFC 3986 escaped.
+#[must_use]
+pub fn percent_encode(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    encode(bytes, &mut out);
+    out
+}
+
 /// Longest `tracker id` that is told back, in bytes.
 pub(super) const TRACKER_ID_MAX: usize = 256;
 
@@ -264,7 +272,8 @@ mod tests {
 
     #[test]
     fn bytes_come_out_of_percent_encoding() {
-        let query = [HASH, "&peer_id=-XG0100-0123456789ab&port=6881&left=-1&event=started"].concat();
+        let query =
+            [HASH, "&peer_id=-XG0100-0123456789ab&port=6881&left=-1&event=started"].concat();
         let announce = Announce::parse(query.as_bytes()).unwrap();
         assert_eq!(&announce.info_hash, b"\0 ++\xff\xffabcdefghijklmn");
         assert_eq!(&announce.peer_id, b"-XG0100-0123456789ab");

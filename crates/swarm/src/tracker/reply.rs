@@ -319,7 +319,10 @@ mod tests {
     #[test]
     fn answers_of_both_forms_are_read() {
         check(b"d8:intervali1800e5:peers6:\x0a\0\0\x01\x1a\xe1e", Ok(&["10.0.0.1:6881"]));
-        check(b"d5:peers0:6:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1e", Ok(&["[fd00::1]:6881"]));
+        check(
+            b"d5:peers0:6:peers618:\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x1a\xe1e",
+            Ok(&["[fd00::1]:6881"]),
+        );
         check(
             b"d5:peersld2:ip8:10.0.0.17:peer id20:123456789012345678904:porti6881eed2:ip4:fd::4:porti1eeee",
             Ok(&["10.0.0.1:6881", "[fd::]:1"]),
@@ -343,7 +346,10 @@ mod tests {
         check(b"<html>", Err("not a tracker's answer: not a dictionary at byte 0"));
         check(b"", Err("not a tracker's answer: the data is cut off at byte 0"));
         check(b"d5:peers7:1234567e", Err("not a tracker's answer: `peers` has 7 bytes, 6 a peer"));
-        check(b"d5:peers0:6:peers617:12345678901234567e", Err("not a tracker's answer: `peers6` has 17 bytes, 18 a peer"));
+        check(
+            b"d5:peers0:6:peers617:12345678901234567e",
+            Err("not a tracker's answer: `peers6` has 17 bytes, 18 a peer"),
+        );
         check(b"d5:peersi1ee", Err("not a tracker's answer: not a list at byte 8"));
         check(b"d5:peersli1eee", Err("not a tracker's answer: not a dictionary at byte 9"));
         let nested = ["d5:peers", &"l".repeat(100_000)].concat();
@@ -366,7 +372,8 @@ mod tests {
     fn a_scrape_is_answered_by_torrent() {
         let counts = Counts { complete: 1, incomplete: 2, downloaded: 3 };
         let found = encode_scrape(&[([b'a'; 20], counts), ([b'b'; 20], Counts::default())]);
-        let wanted = b"d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei1e10:downloadedi3e10:incompletei2ee\
+        let wanted =
+            b"d5:filesd20:aaaaaaaaaaaaaaaaaaaad8:completei1e10:downloadedi3e10:incompletei2ee\
             20:bbbbbbbbbbbbbbbbbbbbd8:completei0e10:downloadedi0e10:incompletei0eeee";
         assert_eq!(found.escape_ascii().to_string(), wanted.escape_ascii().to_string());
     }
@@ -374,9 +381,8 @@ mod tests {
     fn addr() -> impl Strategy<Value = SocketAddr> {
         // First bits that rule out addresses nobody can be at.
         let v4 = any::<[u8; 3]>().prop_map(|[a, b, c]| IpAddr::from([10, a, b, c]));
-        let v6 = any::<[u16; 7]>().prop_map(|[a, b, c, d, e, f, g]| {
-            IpAddr::from([0xfd00, a, b, c, d, e, f, g])
-        });
+        let v6 = any::<[u16; 7]>()
+            .prop_map(|[a, b, c, d, e, f, g]| IpAddr::from([0xfd00, a, b, c, d, e, f, g]));
         (prop_oneof![v4, v6], 1..=u16::MAX).prop_map(SocketAddr::from)
     }
 

@@ -459,3 +459,26 @@ fn damaged_superblocks_never_panic() {
 }
 
 mod mounted;
+
+/// A source that cannot be read anywhere.
+struct Broken;
+
+impl ReadAt for Broken {
+    fn read_at(&self, _buf: &mut [u8], _offset: u64) -> std::io::Result<usize> {
+        Err(std::io::Error::from_raw_os_error(5))
+    }
+}
+
+#[test]
+fn an_io_error_is_never_taken_for_a_state_of_the_file_system() {
+    for kind in Kind::all() {
+        let found = FileSystem { kind, blkid_type: "x".to_owned(), version: None };
+        match dirty(&Broken, &found) {
+            Err(error) => assert_eq!(error.raw_os_error(), Some(5), "{kind}"),
+            // These have no mark to look at.
+            Ok(state) => {
+                assert!(state.is_none() && matches!(kind, Kind::Vmfs | Kind::Apfs), "{kind}")
+            }
+        }
+    }
+}

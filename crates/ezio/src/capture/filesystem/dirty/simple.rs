@@ -208,7 +208,10 @@ pub(super) fn ufs(source: &dyn ReadAt) -> io::Result<Option<Dirty>> {
         )
     };
     for at in [8192, 65536, 262_144] {
-        let Ok(superblock) = Block::read(source, at, 1376) else { continue };
+        let superblock = match Block::read(source, at, 1376) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => continue,
+            superblock => superblock?,
+        };
         if !is_magic(superblock.bytes(1372, 4)?) {
             continue;
         }

@@ -1,0 +1,236 @@
+//! Asking by HTTP/1.1: trackers, and servers that hand out torrents.
+//!
+//! hyper, which serves here anyway, also asks: it leaves connecting to us, so the source address,
+//! every time limit and every size is in plain sight. No encryption, no proxies, no cookies.
+
+use super::{Context, runtime};
+use anyhow::{Context as _, bail, ensure};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
+
+/// A question.
+#[derive(Clone, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) url: &'a str,
+    /// JSON to be posted; `None` asks by GET.
+    pub(super) body: Option<Vec<u8>>,
+    /// Most bytes of the answer's body.
+    pub(super) len_max: usize,
+    /// From the first packet to the last.
+    pub(super) time_max: Duration,
+}
+
+/// Who answers within a LAN answers within milliseconds; a lost first packet costs one second more.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// Longest silence within an answer.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Redirections that are followed: one for a tracker that moved, some for those who stack them.
+const REDIRECTS_MAX: usize = 3;
+
+/// Bytes of an answer's status line and headers.
+const HEADERS_LEN_MAX: usize = 16 << 10;
+
+/// Gets what `url` names, without an interface preferred: the torrent to deploy.
+///
+/// Blocks the calling thread, which must not be one of the asynchronous runtime's.
+///
+/// # Errors
+/// If `url` is not `http`, nobody answers, the answer is no success, or it has more than `len_max`
+/// bytes or takes more than ten minutes.
+pub fn fetch(url: &str, len_max: usize) -> anyhow::Result<Vec<u8>> {
+    let time_max = Duration::from_mins(10);
+    let question = Question { url, body: None, len_max, time_max };
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(ask(&|_| Ok(None), question));
+    runtime.shutdown_background();
+    let (status, body) = outcome.with_context(|| format!("get {url}"))?;
+    ensure!(status.is_success(), "get {url}: the server says {status}");
+    Ok(body)
+}
+
+/// Which address of ours to talk to somebody from.
+pub(super) type Source<'a> = &'a (dyn Fn(IpAddr) -> anyhow::Result<Option<IpAddr>> + Sync);
+
+impl Context {
+    /// Asks from the chosen interface. The status may be any but a redirection.
+    pub(super) async fn ask(
+        &self,
+        question: Question<'_>,
+    ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+        ask(&|remote| self.source(remote), question).await
+    }
+}
+
+async fn ask(source: Source<'_>, question: Question<'_>) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    let time_max = question.time_max;
+    let Ok(outcome) = timeout(time_max, follow(source, question)).await else {
+        bail!("no complete answer within {} s", time_max.as_secs());
+    };
+    outcome
+}
+
+async fn follow(
+    source: Source<'_>,
+    question: Question<'_>,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    let mut uri = checked(question.url)?;
+    for _ in 0..=REDIRECTS_MAX {
+        let (status, location, body) = exchange(source, &uri, &question).await?;
+        match location {
+            Some(location) if status.is_redirection() => uri = redirected(&uri, &location)?,
+            _ => return Ok((status, body)),
+        }
+    }
+    bail!("redirected more than {REDIRECTS_MAX} times")
+}
+
+/// Only what we can ask.
+fn checked(url: &str) -> anyhow::Result<Uri> {
+    let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+    match uri.scheme_str() {
+        Some("http") if uri.host().is_some_and(|host| !host.is_empty()) => Ok(uri),
+        _ => bail!("`{url}` does not begin with http://HOST, which is all that is supported"),
+    }
+}
+
+/// Where `location` leads, seen from `uri`. RFC 9110 allows any relative reference; servers send
+/// whole URLs or absolute paths.
+fn redirected(uri: &Uri, location: &str) -> anyhow::Result<Uri> {
+    match uri.authority() {
+        Some(authority) if location.starts_with('/') && !location.starts_with("//") => {
+            checked(&format!("http://{authority}{location}"))
+        }
+        _ => checked(location),
+    }
+    .with_context(|| "redirected")
+}
+
+type Exchanged = (StatusCode, Option<String>, Vec<u8>);
+
+async fn exchange(
+    source: Source<'_>,
+    uri: &Uri,
+    question: &Question<'_>,
+) -> anyhow::Result<Exchanged> {
+    let stream = connect(source, uri).await?;
+    let mut builder = http1::Builder::new();
+    builder.max_headers(64).max_buf_size(HEADERS_LEN_MAX);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let request = request(uri, question.body.clone())?;
+    let work = async {
+        let response = timeout(SILENCE_MAX, sender.send_request(request)).await;
+        let response = response.context("no answer")?.context("no HTTP answer")?;
+        let location = response.headers().get(LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let status = response.status();
+        Ok((status, location, body(response, question.len_max).await?))
+    };
+    tokio::pin!(work);
+    // The connection moves the bytes; what it delivered before it ended is still to be taken.
+    tokio::select! {
+        biased;
+        outcome = &mut work => outcome,
+        _ = connection => work.await,
+    }
+}
+
+fn request(uri: &Uri, body: Option<Vec<u8>>) -> anyhow::Result<Request<Full<Bytes>>> {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    // Without a user's name and password, which are not the server's business here.
+    let host = uri.authority().map_or("", |authority| authority.as_str());
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let mut request = Request::builder()
+        .uri(path)
+        .header(HOST, host)
+        .header(CONNECTION, "close")
+        .header(USER_AGENT, concat!("ezio/", env!("CARGO_PKG_VERSION")));
+    if body.is_some() {
+        request = request.method(Method::POST).header(CONTENT_TYPE, "application/json");
+    }
+    Ok(request.body(Full::from(body.unwrap_or_default()))?)
+}
+
+async fn body(response: Response<Incoming>, len_max: usize) -> anyhow::Result<Vec<u8>> {
+    let mut body = response.into_body();
+    let mut bytes = Vec::new();
+    loop {
+        let frame = timeout(SILENCE_MAX, body.frame()).await.context("the answer stopped")?;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let frame = frame.context("the answer broke off")?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        ensure!(data.len() <= len_max - bytes.len(), "the answer has more than {len_max} bytes");
+        bytes.extend_from_slice(data);
+    }
+}
+
+/// Connects to the first address of the host that takes it.
+async fn connect(source: Source<'_>, uri: &Uri) -> anyhow::Result<TcpStream> {
+    let host = uri.host().unwrap_or_default();
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let port = uri.port_u16().unwrap_or(80);
+    let addrs: Vec<SocketAddr> = match bare.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => timeout(CONNECT_TIME_MAX, lookup_host((bare, port)))
+            .await
+            .with_context(|| format!("look up {bare}: no answer"))?
+            .with_context(|| format!("look up {bare}"))?
+            .collect(),
+    };
+    let mut failure = None;
+    for addr in addrs {
+        match connect_to(source, addr).await.with_context(|| format!("connect to {addr}")) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow::anyhow!("look up {bare}: it has no address")))
+}
+
+async fn connect_to(source: Source<'_>, addr: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = source(addr.ip())? {
+        socket.bind(SocketAddr::new(source, 0)).with_context(|| format!("from {source}"))?;
+    }
+    Ok(timeout(CONNECT_TIME_MAX, socket.connect(addr)).await.context("no answer")??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(url: &str, location: Option<&str>, wanted: Result<&str, &str>) {
+        let found = checked(url).and_then(|uri| match location {
+            Some(location) => redirected(&uri, location),
+            None => Ok(uri),
+        });
+        let found = found.map(|uri| uri.to_string()).map_err(|e| format!("{e:#}"));
+        assert_eq!(found, wanted.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn only_http_is_asked_also_when_redirected() {
+        let why = "does not begin with http://HOST, which is all that is supported";
+        check("http://t:6969/announce", None, Ok("http://t:6969/announce"));
+        check("https://t/", None, Err(&format!("`https://t/` {why}")));
+        check("udp://t:80", None, Err(&format!("`udp://t:80` {why}")));
+        check("/announce", None, Err(&format!("`/announce` {why}")));
+        check("http://t:1/a", Some("/b?c=%00"), Ok("http://t:1/b?c=%00"));
+        check("http://t:1/a", Some("http://u/b"), Ok("http://u/b"));
+        check("http://t/a", Some("https://u/b"), Err(&format!("redirected: `https://u/b` {why}")));
+        check(
+            "http://t/a",
+            Some("file:///etc"),
+            Err("redirected: `file:///etc` is no URL: invalid format"),
+        );
+    }
+}

@@ -1,0 +1,226 @@
+//! What nodes tell their server about themselves: kept by the one, sent by the others.
+//!
+//! A report is a JSON object whose `node` names the reporter; the rest is between the nodes and
+//! those who look. The answer is a JSON object too, and may carry orders.
+
+use super::Context;
+use super::client::Question;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
+
+/// Bytes of a report. With 32 torrents of 500 bytes there is room to spare.
+pub(super) const REPORT_LEN_MAX: usize = 64 << 10;
+
+/// Reporters that are remembered. Each costs a report at the most.
+const NODES_MAX: usize = 1024;
+
+/// Reporters at one address: several on one machine is a test.
+const ADDRESS_NODES_MAX: usize = 64;
+
+/// Bytes of all reports together.
+const BYTES_MAX: usize = 16 << 20;
+
+/// Characters of a reporter's name. A host name has 64, and there may be a device's behind it.
+const NODE_LEN_MAX: usize = 128;
+
+/// Who has not reported for so long may be forgotten for somebody new.
+const STALE: Duration = Duration::from_secs(60);
+
+/// What nodes reported last.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    nodes: BTreeMap<(IpAddr, String), Report>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Report {
+    value: Value,
+    /// Bytes it came in.
+    len: usize,
+    at: Instant,
+}
+
+/// Why a report is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReportError {
+    #[error("a report is a JSON object with a string `node` of 1 to 128 characters")]
+    Malformed,
+    #[error("too many nodes report")]
+    Full,
+}
+
+impl Reports {
+    /// Keeps what `from` reports in `body`, in place of what the same node reported before.
+    /// Returns the report.
+    pub(super) fn keep(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        body: &[u8],
+    ) -> Result<&Value, ReportError> {
+        let value: Value = serde_json::from_slice(body).map_err(|_| ReportError::Malformed)?;
+        let node = value.get("node").and_then(Value::as_str).ok_or(ReportError::Malformed)?;
+        if node.is_empty() || node.chars().nth(NODE_LEN_MAX).is_some() {
+            return Err(ReportError::Malformed);
+        }
+        let key = (from.to_canonical(), node.to_owned());
+        if let Some(before) = self.nodes.remove(&key) {
+            self.bytes -= before.len;
+        }
+        if !self.has_room(key.0, body.len()) {
+            self.forget_stale(now);
+            if !self.has_room(key.0, body.len()) {
+                return Err(ReportError::Full);
+            }
+        }
+        self.bytes += body.len();
+        let report = Report { value, len: body.len(), at: now };
+        Ok(&self.nodes.entry(key).insert_entry(report).into_mut().value)
+    }
+
+    /// All reports: where from, how many seconds ago, what.
+    pub(super) fn list(&self, now: Instant) -> Value {
+        let nodes = self.nodes.iter().map(|((addr, _), report)| {
+            let age = now.duration_since(report.at).as_secs();
+            json!({"addr": addr.to_string(), "age": age, "report": report.value})
+        });
+        nodes.collect()
+    }
+
+    fn has_room(&self, from: IpAddr, len: usize) -> bool {
+        let at_addr =
+            self.nodes.range((from, String::new())..).take_while(|(key, _)| key.0 == from);
+        self.nodes.len() < NODES_MAX
+            && self.bytes + len <= BYTES_MAX
+            && at_addr.count() < ADDRESS_NODES_MAX
+    }
+
+    fn forget_stale(&mut self, now: Instant) {
+        self.nodes.retain(|_, report| now.duration_since(report.at) < STALE);
+        self.bytes = self.nodes.values().map(|report| report.len).sum();
+    }
+}
+
+/// Where a node reports, and what.
+#[derive(Clone)]
+pub struct ReportConfig {
+    /// `http://SERVER:6969/api/report`.
+    pub url: String,
+    /// Makes the report: an object whose `node` names this node among all. Called on the control
+    /// thread once a second, so it must be quick.
+    pub report: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Takes the server's answer, on the control thread as well.
+    pub orders: Arc<dyn Fn(Value) + Send + Sync>,
+}
+
+/// Time between reports.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a report may take; after that the next one says more.
+const SEND_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Most time between attempts while the server does not answer.
+const RETRY_MAX: u32 = 30;
+
+/// Reports until it is dropped. A server that does not answer is noted once, and asked less often.
+pub(super) async fn send(context: Arc<Context>, config: ReportConfig) {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0_u32;
+    loop {
+        ticks.tick().await;
+        match send_one(&context, &config).await {
+            Ok(answer) => {
+                if std::mem::take(&mut failures) > 0 {
+                    context.note(format!("{} takes reports", config.url));
+                }
+                (config.orders)(answer);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    let url = &config.url;
+                    context.note(format!("report to {url}: {error:#}; it will be tried again"));
+                }
+                failures = failures.saturating_add(1);
+                tokio::time::sleep(INTERVAL * failures.min(RETRY_MAX)).await;
+            }
+        }
+    }
+}
+
+async fn send_one(context: &Context, config: &ReportConfig) -> anyhow::Result<Value> {
+    let body = (config.report)().to_string().into_bytes();
+    let (url, len_max, time_max) = (&config.url, REPORT_LEN_MAX, SEND_TIME_MAX);
+    let question = Question { url, body: Some(body), len_max, time_max };
+    let (status, body) = context.ask(question).await?;
+    anyhow::ensure!(status.is_success(), "the server says {status}");
+    Ok(serde_json::from_slice(&body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        reports: &mut Reports,
+        now: Instant,
+        from: &str,
+        body: &str,
+        wanted: Result<(), &str>,
+    ) {
+        let found = reports.keep(now, from.parse().unwrap(), body.as_bytes()).map(drop);
+        assert_eq!(found.map_err(|e| e.to_string()), wanted.map_err(str::to_owned), "{body:.99}");
+        assert_eq!(reports.bytes, reports.nodes.values().map(|r| r.len).sum::<usize>());
+    }
+
+    #[test]
+    fn the_last_report_of_a_node_counts() {
+        let (mut reports, now) = (Reports::default(), Instant::now());
+        check(&mut reports, now, "10.0.0.1", r#"{"node": "a", "x": 1}"#, Ok(()));
+        check(&mut reports, now, "::ffff:10.0.0.1", r#"{"node": "a", "x": 2}"#, Ok(()));
+        check(&mut reports, now, "10.0.0.1", r#"{"node": "b"}"#, Ok(()));
+        let wanted = json!([
+            {"addr": "10.0.0.1", "age": 3, "report": {"node": "a", "x": 2}},
+            {"addr": "10.0.0.1", "age": 3, "report": {"node": "b"}},
+        ]);
+        assert_eq!(reports.list(now + Duration::from_secs(3)), wanted);
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let (mut reports, now) = (Reports::default(), Instant::now());
+        let why = "a report is a JSON object with a string `node` of 1 to 128 characters";
+        let long = format!(r#"{{"node": "{}"}}"#, "x".repeat(129));
+        let deep = format!(r#"{{"node": "a", "x": {}"#, "[".repeat(60_000));
+        for body in
+            ["", "{}", "[]", "7", r#"{"node": 7}"#, r#"{"node": ""}"#, "\u{feff}", &long, &deep]
+        {
+            check(&mut reports, now, "10.0.0.1", body, Err(why));
+        }
+    }
+
+    #[test]
+    fn what_strangers_can_make_us_hold_is_bounded() {
+        let (mut reports, now) = (Reports::default(), Instant::now());
+        let node = |n: usize| format!(r#"{{"node": "{n}"}}"#);
+        let full = Err("too many nodes report");
+        for n in 0..ADDRESS_NODES_MAX {
+            check(&mut reports, now, "10.0.0.1", &node(n), Ok(()));
+        }
+        check(&mut reports, now, "10.0.0.1", &node(ADDRESS_NODES_MAX), full);
+        check(&mut reports, now, "10.0.0.1", &node(0), Ok(()));
+        check(&mut reports, now, "10.0.0.2", &node(0), Ok(()));
+        let large = format!(r#"{{"node": "a", "x": "{}"}}"#, "x".repeat(BYTES_MAX / 2));
+        check(&mut reports, now, "10.0.0.3", &large, Ok(()));
+        check(&mut reports, now, "10.0.0.4", &large, full);
+        // The same node may always report again; the silent make room.
+        check(&mut reports, now, "10.0.0.3", &large, Ok(()));
+        check(&mut reports, now + STALE, "10.0.0.4", &large, Ok(()));
+        assert_eq!(reports.nodes.len(), 1);
+    }
+}

@@ -1,0 +1,203 @@
+//! `ezio serve`: one machine's image for many.
+
+use crate::capture::{self, Capture};
+use crate::control::{HttpConfig, interfaces};
+use crate::engine::{Content, Job, Notice, TorrentStatus};
+use crate::inspect::{self, hex};
+use crate::node::{Message, Node, NodeOptions, name_of};
+use crate::store;
+use crate::ui::Ui;
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use swarm::metainfo::Metainfo;
+use swarm::units::{Bytes, Rate};
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Serve {
+    /// Devices and image files to capture first; or torrents, if `from` is given.
+    pub sources: Vec<PathBuf>,
+    /// Where the images of the torrents are, in their order.
+    pub from: Vec<PathBuf>,
+    /// Where the HTTP server listens.
+    pub http: Vec<SocketAddr>,
+    /// How to meet others.
+    pub node: NodeOptions,
+    /// How to capture; its source and output are replaced for each.
+    pub capture: Capture,
+}
+
+/// How long the main thread sleeps between looks at the stop flag and the status.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// How often a line about the traffic is printed while there is any.
+const LINE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Serves until `stop` is set.
+///
+/// # Errors
+/// If a source cannot be captured or opened, or a port not be listened on.
+pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
+    let carried = if serve.from.is_empty() {
+        captured(serve, ui, stop)?
+    } else {
+        ensure!(
+            serve.from.len() == serve.sources.len(),
+            "{} torrents but {} times --from; each torrent needs the place of its image",
+            serve.sources.len(),
+            serve.from.len()
+        );
+        let pairs = serve.sources.iter().zip(&serve.from);
+        pairs.map(|(torrent, path)| opened(torrent, path)).collect::<anyhow::Result<_>>()?
+    };
+    let torrents: Vec<_> = carried.iter().map(|job| Arc::clone(&job.metainfo)).collect();
+    check_names(&torrents)?;
+    // The pages ask the engine, which is started after their server is configured.
+    let status: Arc<OnceLock<StatusReader>> = Arc::default();
+    let asked = Arc::clone(&status);
+    let http = HttpConfig {
+        status: Arc::new(move || asked.get().map_or_else(|| json!({}), |read| describe(&read()))),
+        ..HttpConfig::new(serve.http.clone())
+    };
+    let mut node = Node::start(&serve.node, Some(http), None)?;
+    let _ = status.set(Box::new(node.status_reader()));
+    for job in carried {
+        let (metainfo, trackers) = (Arc::clone(&job.metainfo), job.metainfo.trackers().to_vec());
+        node.add(job, trackers, true)?;
+        announce_to_people(&node, serve, &metainfo, ui);
+    }
+    watch(&node, ui, stop);
+    node.stop();
+    Ok(())
+}
+
+type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
+
+/// Captures every source into a torrent of its own.
+fn captured(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Vec<Job>> {
+    let dir = tempfile::tempdir().context("make a temporary directory")?;
+    let capture = |(number, source): (usize, &PathBuf)| {
+        let output = dir.path().join(format!("{number}.torrent"));
+        let job =
+            Capture { source: source.clone(), output: output.clone(), ..serve.capture.clone() };
+        capture::run(&job, Ui { quiet: true, ..ui }, stop)?;
+        opened(&output, source)
+    };
+    serve.sources.iter().enumerate().map(capture).collect()
+}
+
+fn opened(torrent: &Path, path: &Path) -> anyhow::Result<Job> {
+    let metainfo = Arc::new(inspect::load(torrent)?);
+    let store = store::open(&metainfo, path)?;
+    Ok(Job { metainfo, content: Content::Source(store) })
+}
+
+/// Prints the line to run on the targets.
+fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, ui: Ui) {
+    let port = node.http().first().map_or(0, SocketAddr::port);
+    let name = name_of(metainfo);
+    let path =
+        if serve.sources.len() == 1 { String::new() } else { format!("/torrents/{name}.torrent") };
+    let lines: Vec<String> = addresses(serve)
+        .iter()
+        .map(|addr| {
+            format!("ezio deploy http://{}{path} --to DEVICE", SocketAddr::new(*addr, port))
+        })
+        .collect();
+    let text = format!(
+        "serving {name}: {} in {} pieces; run on every target:\n  {}",
+        Bytes(metainfo.layout().image_len()),
+        metainfo.piece_count(),
+        lines.join("\n  ")
+    );
+    let json = json!({
+        "name": name,
+        "info_hash": hex(&metainfo.info_hash()),
+        "image_bytes": metainfo.layout().image_len(),
+        "deploy": lines,
+        "port": node.port(),
+        "http_port": port,
+    });
+    ui.result(&text, json);
+}
+
+/// The addresses at which targets reach this machine: not loopback, unless there is nothing else.
+fn addresses(serve: &Serve) -> Vec<std::net::IpAddr> {
+    let named: Vec<_> =
+        serve.http.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let all = interfaces::interfaces().unwrap_or_default();
+    let v4 = all.iter().filter_map(|interface| {
+        interface.address_for(std::net::Ipv4Addr::new(203, 0, 113, 1).into())
+    });
+    let found: Vec<_> = v4.filter(|ip| !ip.is_loopback()).collect();
+    if found.is_empty() { vec![std::net::Ipv4Addr::LOCALHOST.into()] } else { found }
+}
+
+/// Tells what happens until it is time to stop.
+fn watch(node: &Node, ui: Ui, stop: &AtomicBool) {
+    let (mut printed, mut sent) = (Instant::now(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        match node.wait(PERIOD) {
+            Some(Message::Note(text)) => ui.note(&text),
+            Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
+                ui.note(&format!("piece {piece} cannot be served: {error}"));
+            }
+            _ => {}
+        }
+        let status = node.status();
+        let total = status.iter().map(|torrent| torrent.sent).sum::<u64>();
+        let elapsed = printed.elapsed();
+        if elapsed >= LINE_PERIOD {
+            let rate = total.saturating_sub(sent) * 1000 / elapsed.as_millis().max(1) as u64;
+            if rate > 0 {
+                let peers: u32 = status.iter().map(|torrent| torrent.peers).sum();
+                ui.note(&format!("{} sent, {}, {peers} peers", Bytes(total), Rate(rate)));
+            }
+            (printed, sent) = (Instant::now(), total);
+        }
+    }
+}
+
+/// The status as JSON, for `/api/status`.
+fn describe(torrents: &[TorrentStatus]) -> Value {
+    let list: Vec<Value> = torrents
+        .iter()
+        .map(|t| {
+            json!({
+                "info_hash": hex(&t.info_hash), "image_bytes": t.image_len, "pieces": t.pieces,
+                "verified": t.verified, "stored": t.stored, "received_bytes": t.received,
+                "sent_bytes": t.sent, "peers": t.peers,
+            })
+        })
+        .collect();
+    json!({ "engine": list })
+}
+
+/// Addresses of `--http`: a port alone means all interfaces.
+///
+/// # Errors
+/// If it is neither a port nor an address with a port.
+pub fn parse_http(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok(SocketAddr::from(([0, 0, 0, 0], port)));
+    }
+    text.parse().map_err(|_| "an address looks like 0.0.0.0:6969 or [::]:6969".to_owned())
+}
+
+/// Refuses a set of sources that would need the same name twice.
+fn check_names(torrents: &[Arc<Metainfo>]) -> anyhow::Result<()> {
+    let mut names: Vec<String> = torrents.iter().map(|torrent| name_of(torrent)).collect();
+    names.sort_unstable();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("two images are called `{}`; capture one of them with another --name", pair[0]);
+    }
+    Ok(())
+}
