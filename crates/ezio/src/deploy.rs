@@ -38,6 +38,10 @@ pub struct Deploy {
 /// Nothing sent for so long after the end: nobody needs us.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
+/// Nobody wants anything of us for so long, after the end: they have it all, or get it elsewhere.
+/// Our own nodes say that they want nothing while enough is on its way to them, but not for seconds.
+const UNWANTED_MAX: Duration = Duration::from_secs(2);
+
 /// How often the display and the leaving rule are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -220,10 +224,11 @@ fn on_done(
     Ok(())
 }
 
-/// Serves the others until all whom we know are complete, nobody has wanted anything for a while,
-/// or long enough.
+/// Serves the others until none of them wants anything, nothing was sent for a while, or long
+/// enough.
 fn seed(node: &Node, deploy: &Deploy, ui: Ui, stop: &AtomicBool) {
-    let (started, mut last, mut sent) = (Instant::now(), Instant::now(), 0);
+    let (started, mut sent_at, mut wanted_at) = (Instant::now(), Instant::now(), Instant::now());
+    let mut sent = 0;
     while started.elapsed() < deploy.seed_for && !stop.load(Ordering::Relaxed) {
         if let Some(Message::Note(text)) = node.wait(PERIOD) {
             ui.note(&text);
@@ -231,12 +236,14 @@ fn seed(node: &Node, deploy: &Deploy, ui: Ui, stop: &AtomicBool) {
         let status = node.status();
         let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
         if total != sent {
-            (last, sent) = (Instant::now(), total);
+            (sent_at, sent) = (Instant::now(), total);
         }
-        // For a moment nobody may have told us yet what they lack.
-        let settled = started.elapsed() > Duration::from_secs(1);
-        let alone = status.iter().all(|torrent| torrent.peers_incomplete == 0);
-        if last.elapsed() >= IDLE_MAX || (settled && alone) {
+        if status.iter().any(|torrent| torrent.peers_interested > 0) {
+            wanted_at = Instant::now();
+        }
+        if sent_at.elapsed().min(wanted_at.elapsed()) >= UNWANTED_MAX
+            || sent_at.elapsed() >= IDLE_MAX
+        {
             break;
         }
     }

@@ -101,8 +101,8 @@ pub struct TorrentStatus {
     pub sent: u64,
     /// Connections.
     pub peers: u32,
-    /// Connections to peers that lack something.
-    pub peers_incomplete: u32,
+    /// Connections to peers that want something of us now.
+    pub peers_interested: u32,
 }
 
 /// A running node.

@@ -78,7 +78,7 @@ impl Default for Config {
         Config {
             node: 0,
             slots: 5,
-            in_flight: (8, 16),
+            in_flight: (7, 16),
             budget: 128 << 20,
             uplink: 0,
             downlink: 0,
@@ -235,8 +235,8 @@ pub struct Progress {
     pub unreadable: u32,
     /// Connected peers.
     pub peers: u32,
-    /// Of these, peers that lack pieces, as far as they have said.
-    pub incomplete: u32,
+    /// Of these, peers that want something of us now.
+    pub interested: u32,
 }
 
 /// What this node has done so far.
@@ -366,10 +366,10 @@ impl Swarm {
             // Both are below 2^32 as there are at most that many pieces and peers.
             unreadable: unreadable.count() as u32,
             peers: torrent.peers.len() as u32,
-            incomplete: torrent
+            interested: torrent
                 .peers
                 .iter()
-                .filter(|peer| self.peers.get(peer).is_some_and(|peer| !peer.have.all()))
+                .filter(|peer| self.peers.get(peer).is_some_and(|peer| peer.interested))
                 .count() as u32,
         })
     }

@@ -412,7 +412,7 @@ impl Scheduler {
                 received: carried.received.load(Ordering::Relaxed),
                 sent: carried.sent.load(Ordering::Relaxed),
                 peers: progress.peers,
-                peers_incomplete: progress.incomplete,
+                peers_interested: progress.interested,
             })
         });
         let status = Status { torrents: torrents.collect() };
