@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use sim::{Case, Report};
+use std::io::Write as _;
 use std::process::ExitCode;
+use swarm::swarm::Totals;
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)) {
@@ -106,21 +108,26 @@ fn run(options: &Options) -> ExitCode {
     if report.stuck.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// A reader that has gone away, as `head` does, is no failure of the run.
 fn print(report: &Report, case: Case, piece_ns: u64) {
-    match case.figure(report) {
-        Some(figure) => print!("makespan / ideal {}.{:03}", figure / 1000, figure % 1000),
-        None => print!("stuck {:?}", report.stuck),
-    }
-    let copies = report.source_copies();
-    println!(
-        ", source sent {}.{:03} copies, {} events",
-        copies / 1000,
-        copies % 1000,
-        report.events
-    );
-    let sum = |what: fn(&swarm::swarm::Totals) -> u64| report.totals.iter().map(what).sum::<u64>();
-    println!(
-        "granted {}, declined {}, revoked {}, stalled {}, wasted {} bytes, unasked {} bytes, {} messages",
+    let _ = std::io::stdout().write_all(text(report, case, piece_ns).as_bytes());
+}
+
+fn text(report: &Report, case: Case, piece_ns: u64) -> String {
+    let decimal = |thousandths: u64| format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
+    let outcome = match case.figure(report) {
+        Some(figure) => format!("makespan / ideal {}", decimal(figure)),
+        None => format!("stuck {:?}", report.stuck),
+    };
+    let sum = |what: fn(&Totals) -> u64| report.totals.iter().map(what).sum::<u64>();
+    let times = report.finished.iter().skip(1);
+    let times = times.map(|at| at.map_or("-".into(), |at| (at.0 / piece_ns).to_string()));
+    format!(
+        "{outcome}, source sent {} copies, {} events\n\
+         granted {}, declined {}, revoked {}, stalled {}, wasted {} bytes, unasked {} bytes, {} messages\n\
+         finished after piece times: {}\nclosed: {:?}\n",
+        decimal(report.source_copies()),
+        report.events,
         sum(|t| t.granted),
         sum(|t| t.declined),
         sum(|t| t.revoked),
@@ -128,12 +135,7 @@ fn print(report: &Report, case: Case, piece_ns: u64) {
         sum(|t| t.wasted),
         report.unasked,
         sum(|t| t.messages),
-    );
-    let times = report
-        .finished
-        .iter()
-        .skip(1)
-        .map(|at| at.map_or("-".into(), |at| (at.0 / piece_ns).to_string()));
-    println!("finished after piece times: {}", times.collect::<Vec<String>>().join(" "));
-    println!("closed: {:?}", report.closed);
+        times.collect::<Vec<String>>().join(" "),
+        report.closed,
+    )
 }

@@ -196,6 +196,9 @@ impl Source<'_> {
                 extents.push(tail);
             }
         }
+        if kind == filesystem::Kind::Btrfs {
+            extents = self.with_all_of_btrfs(extents)?;
+        }
         Ok(Used {
             extents,
             origin: self.origin(Some((&fs.blkid_type, len))),
@@ -203,6 +206,20 @@ impl Source<'_> {
             block_len: found.block_size.unwrap_or(SECTOR_LEN),
             blocks_len: len,
         })
+    }
+
+    /// What partclone lists, and what the extent tree lists: Debian's partclone 0.3.23 leaves out
+    /// second copies of metadata and data, and now and then both copies of a node (partclone#239).
+    fn with_all_of_btrfs(&self, mut extents: Vec<Extent>) -> anyhow::Result<Vec<Extent>> {
+        let found = filesystem::btrfs_used(&self.file, self.device.size_bytes);
+        extents.extend(found.map_err(|e| {
+            anyhow::anyhow!(
+                "find the used bytes of the btrfs on {}: {e}; --raw takes all of its blocks as they \
+                 are",
+                self.device.path.display()
+            )
+        })?);
+        Ok(filesystem::merge(extents))
     }
 
     /// All blocks: partclone up to 0.3.38 takes FAT12's entries of 12 bits for 16, and its map lacks

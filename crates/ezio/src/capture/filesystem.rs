@@ -19,7 +19,7 @@ use swarm::layout::Extent;
 use crate::device::{Device, Partition};
 
 pub use blkid::{RecogniseError, parse_export};
-pub use btrfs::{BtrfsError, used as btrfs_used};
+pub use btrfs::{BtrfsError, merge, used as btrfs_used};
 pub use bytes::ReadAt;
 pub use dirty::{Dirty, dirty};
 pub use kind::{Kind, MissingProgram, find_program};

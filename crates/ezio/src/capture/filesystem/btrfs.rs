@@ -30,6 +30,8 @@ use superblock::Superblock;
 use tree::{Item, Key, Node, Pointer, Trees};
 use used::Used;
 
+pub use used::merge;
+
 /// Why the used bytes of a btrfs cannot be told. The path is the caller's to add.
 #[derive(Debug, thiserror::Error)]
 pub enum BtrfsError {

@@ -132,7 +132,8 @@ impl ReadAt for Patched {
             return Err(io::Error::from_raw_os_error(5)); // EIO
         }
         let count = image().read_at(buf, offset)?;
-        for (at, bytes) in &self.patches {
+        let near = |(at, bytes): &&(u64, Vec<u8>)| *at < end && offset < at + bytes.len() as u64;
+        for (at, bytes) in self.patches.iter().filter(near) {
             for (place, byte) in (*at..).zip(bytes) {
                 if (offset..offset + count as u64).contains(&place) {
                     buf[(place - offset) as usize] = *byte; // below the length of buf
@@ -302,17 +303,17 @@ fn what_places_bytes_otherwise_is_named() {
     other_device.refused("it does not lie on this one device: its chunk at");
     // The first chunk of the superblock's array.
     for (flags, why) in [
-        (2 | 8, "it is RAID0 and has 2 stripes"),
-        (2 | 0x40, "is RAID10"),
-        (2 | 0x80, "is RAID5"),
-        (2 | 0x100, "is RAID6"),
+        (2 | 8, " is RAID0"),
+        (2 | 0x40, " is RAID10"),
+        (2 | 0x80, " is RAID5"),
+        (2 | 0x100, " is RAID6"),
+        (2 | 0x1000, " is of profile 0x1000"),
+        (2, "it is single and has 2 stripes"),
         (2 | 0x200, "it is RAID1C3 and has 2 stripes"),
-        (2 | 0x1000, "of profile 0x1000"),
         (0x20, "it is for nothing"),
     ] {
         let flags = u64::to_le_bytes(flags);
-        let said = Patched::default().superblocks(811 + 17 + 24, &flags).used().unwrap_err();
-        assert!(said.contains(why.trim_start_matches("it is RAID0 and")), "{why}: {said}");
+        Patched::default().superblocks(811 + 17 + 24, &flags).refused(why);
     }
 }
 
@@ -336,11 +337,14 @@ fn an_extent_tree_that_lists_too_little_is_refused() {
 #[test]
 fn devices_cut_off_anywhere_are_refused() {
     lab::require!(MKFS);
+    let good = Patched::default().used().unwrap();
     for len in [0, 1, 65536, 65536 + 4095, 65536 + 4096, 1 << 20, 64 << 20, (64 << 20) + 4096] {
         let source = &image()[..len];
         assert!(used(&source, len as u64).is_err(), "{len}");
-        // Its length is one thing, what can be read another.
-        assert!(used(&source, image().len() as u64).is_err(), "{len}");
+        // Its length is one thing, what can be read another: here some of the data is missing.
+        if let Ok(found) = used(&source, image().len() as u64) {
+            assert!(found == good && len >= 64 << 20, "{len}");
+        }
     }
 }
 

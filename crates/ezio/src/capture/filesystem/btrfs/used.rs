@@ -5,6 +5,22 @@ use swarm::layout::Extent;
 use super::BtrfsError;
 use super::chunks::Chunks;
 
+/// All bytes of `extents`, which may be in any order, empty, and overlap: in device order, one
+/// extent for all that overlap or touch.
+#[must_use]
+pub fn merge(mut extents: Vec<Extent>) -> Vec<Extent> {
+    extents.retain(|extent| extent.len > 0);
+    extents.sort_unstable_by_key(|extent| extent.offset);
+    extents.dedup_by(|next, kept| {
+        let touches = next.offset <= kept.end();
+        if touches {
+            kept.len = kept.end().max(next.end()) - kept.offset;
+        }
+        touches
+    });
+    extents
+}
+
 /// The used bytes so far.
 ///
 /// Ranges that touch in logical addresses are one before they are mapped: the extent tree lists a
@@ -46,16 +62,7 @@ impl<'a> Used<'a> {
     /// In device order, one for all that overlap or touch.
     pub(super) fn finish(mut self) -> Result<Vec<Extent>, BtrfsError> {
         self.map_run()?;
-        self.mapped.retain(|extent| extent.len > 0);
-        self.mapped.sort_unstable_by_key(|extent| extent.offset);
-        self.mapped.dedup_by(|next, kept| {
-            let touches = next.offset <= kept.end();
-            if touches {
-                kept.len = kept.end().max(next.end()) - kept.offset;
-            }
-            touches
-        });
-        Ok(self.mapped)
+        Ok(merge(self.mapped))
     }
 
     fn map_run(&mut self) -> Result<(), BtrfsError> {

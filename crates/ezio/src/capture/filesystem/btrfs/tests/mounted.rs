@@ -89,7 +89,7 @@ fn converted_from_ext4() {
     lab::require!([Need::Program("btrfs-convert"), Need::Program("mkfs.ext4")]);
     let dir = tempfile::tempdir().unwrap();
     let source = device(&dir, "source", 400);
-    tool::run(tool::words("mkfs.ext4 -q -F").arg(source.path())).unwrap();
+    tool::run(tool::words("mkfs.ext4 -q -F -b 4096").arg(source.path())).unwrap();
     let mount = Mount::new(source.path(), "ext4", "").unwrap();
     write(mount.path(), 800);
     mount.unmount().unwrap();
