@@ -2,7 +2,7 @@
 //!
 //! Three kinds of source: a device or image file, of which [`partclone`] maps the used blocks and
 //! we read and hash them; a directory of block files, which are hashed; a `torrent.info`, in which
-//! partclone has written the hashes already. Each becomes an [`Image`], and that a torrent.
+//! partclone has written the hashes already. Each becomes an image, and that a torrent.
 
 mod disk;
 pub mod filesystem;

@@ -33,9 +33,9 @@ pub struct Hashing<'a> {
 /// Takes bytes of the image on the side.
 pub type Tee<'a> = dyn Fn(u64, &[u8]) -> anyhow::Result<()> + Sync + 'a;
 
-/// Bytes of a lane's slice. Sixteen of them fill half of a core's second-level cache (1 MiB and
-/// more on what hashes sixteen lanes); smaller slices cost more system calls than they save.
-const SLICE_LEN: usize = 32 << 10;
+/// Bytes of a lane's slice. Eight of them fill half of a core's second-level cache (1 MiB and more
+/// on what hashes many lanes); smaller slices cost more system calls than they save.
+const SLICE_LEN: usize = 64 << 10;
 
 /// What one lane reads at once when there is only one: then the cache is no concern.
 const SLICE_LEN_ALONE: usize = 256 << 10;

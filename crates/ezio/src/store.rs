@@ -1,7 +1,7 @@
 //! Where the bytes of an image are: addressed by image offsets, whatever lies below.
 //!
 //! A store turns image offsets into places through the torrent's
-//! [`Layout`](swarm::layout::Layout). It never knows what the bytes mean; who reads them verifies
+//! [`Layout`]. It never knows what the bytes mean; who reads them verifies
 //! them.
 
 mod device;

@@ -3,8 +3,9 @@
 use super::{Store, StoreError, for_spans, io_reason};
 use anyhow::{Context as _, bail};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
+use rustix::io::{ReadWriteFlags, preadv2};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -56,6 +57,17 @@ impl DeviceStore {
         Ok(DeviceStore { file, path: path.to_owned(), layout, data })
     }
 
+    /// Whether `part` seems to be in the page cache: asked of a byte in each MiB. The advice looks at
+    /// every page, which for cached data costs a third of what reading it does.
+    fn is_cached(&self, part: Extent) -> bool {
+        let at_once = |offset| {
+            let mut byte = [0];
+            let buffers = &mut [IoSliceMut::new(&mut byte)];
+            matches!(preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT), Ok(1))
+        };
+        (part.offset..part.end()).step_by(1 << 20).all(at_once) && at_once(part.end() - 1)
+    }
+
     /// Reads from the file; what is known to be a hole is filled with zeros instead.
     fn read_device(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
         let Some(data) = &self.data else { return self.read_file(offset, buf) };
@@ -103,6 +115,9 @@ impl Store for DeviceStore {
 
     fn prefetch(&self, range: Range<u64>) {
         for span in self.layout.spans(range) {
+            if self.is_cached(span.device) {
+                continue;
+            }
             // A hint: what it cannot do, the read does.
             let _ = fadvise(
                 &self.file,
