@@ -1,10 +1,10 @@
-//! Turns a device or an image file into an input of the target `filesystem`: only what is read of
-//! it is kept.
+//! Turns a device or an image file into an input of the targets `filesystem` and `btrfs`: only what is
+//! read of it is kept.
 //!
 //! `cargo run --example record NUMBER TYPE [VERSION] < image > corpus/filesystem/name`, where
 //! NUMBER is the index of TYPE in the target's table.
 
-use ezio::capture::filesystem::{Content, ReadAt, classify, dirty};
+use ezio::capture::filesystem::{Content, ReadAt, btrfs_used, classify, dirty};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,6 +25,9 @@ fn main() -> io::Result<()> {
         _ => None,
     };
     eprintln!("{content:?}: {state:?}");
+    if blkid_type == "btrfs" {
+        eprintln!("{:?}", btrfs_used(&source, len));
+    }
 
     let mut out = vec![number.parse().map_err(io::Error::other)?];
     out.extend(u32::try_from(len).map_err(io::Error::other)?.to_le_bytes());
