@@ -59,7 +59,7 @@ fn text(torrent: &Metainfo) -> String {
     line("pieces", format!("{} of {}", torrent.piece_count(), Bytes(torrent.piece_len().into())));
     let order = if layout.is_ascending() { "" } else { ", not in device order" };
     line("extents", format!("{}{order}", layout.extents().len()));
-    line("smallest device", size(smallest_device(torrent)));
+    line("smallest device", size(torrent.target_len()));
     if let Some(origin) = torrent.origin() {
         line("made from", size(origin.device_len));
         line("file system", origin.file_system.clone().unwrap_or_else(|| "raw copy".into()));
@@ -81,13 +81,6 @@ fn size(bytes: u64) -> String {
     format!("{bytes} ({})", Bytes(bytes))
 }
 
-/// Bytes of the smallest device that the image fits on. Without word of the file system's size it
-/// is where the last extent ends, which a file system may exceed.
-fn smallest_device(torrent: &Metainfo) -> u64 {
-    let end = torrent.layout().device_end();
-    torrent.origin().map_or(end, |origin| origin.target_len().max(end))
-}
-
 fn describe(torrent: &Metainfo) -> serde_json::Value {
     let layout = torrent.layout();
     json!({
@@ -98,7 +91,7 @@ fn describe(torrent: &Metainfo) -> serde_json::Value {
         "pieces": torrent.piece_count(),
         "extents": layout.extents().len(),
         "ascending": layout.is_ascending(),
-        "smallest_device_bytes": smallest_device(torrent),
+        "smallest_device_bytes": torrent.target_len(),
         "origin": torrent.origin().map(|origin| json!({
             "device_bytes": origin.device_len,
             "file_system": origin.file_system,

@@ -30,7 +30,7 @@ pub struct Target {
 /// What stands against it, and what to do: another kind of file, in use, too small, sectors of
 /// another size, read-only.
 pub fn open(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
-    let needed = needed_len(torrent);
+    let needed = torrent.target_len();
     let made = make_file(path, needed)?;
     let opened = open_existing(path, torrent, needed);
     if opened.is_err() && made {
@@ -38,13 +38,6 @@ pub fn open(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
         let _ = std::fs::remove_file(path);
     }
     opened
-}
-
-/// Bytes a target must have: those of the file system where the torrent tells, else up to the end
-/// of the last extent.
-fn needed_len(torrent: &Metainfo) -> u64 {
-    let end = torrent.layout().device_end();
-    torrent.origin().map_or(end, |origin| origin.target_len().max(end))
 }
 
 fn open_existing(path: &Path, torrent: &Metainfo, needed: u64) -> anyhow::Result<Target> {

@@ -279,6 +279,14 @@ impl Metainfo {
         self.private
     }
 
+    /// Bytes of the smallest device that the image fits on. Where the torrent does not tell the size
+    /// of the file system it is where the last extent ends, which a file system may exceed.
+    #[must_use]
+    pub fn target_len(&self) -> u64 {
+        let end = self.layout.device_end();
+        self.origin.as_ref().map_or(end, |origin| origin.target_len().max(end))
+    }
+
     /// What the torrent says of the device it was made from. Only torrents of our `capture` do.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
