@@ -11,6 +11,7 @@ mod listing;
 pub mod loop_device;
 pub mod mount;
 pub mod need;
+mod running;
 pub mod tool;
 pub mod tree;
 
@@ -20,6 +21,7 @@ pub use listing::Listing;
 pub use loop_device::{LoopDevice, LoopOptions};
 pub use mount::Mount;
 pub use need::{Need, require, skipped};
+pub use running::Running;
 pub use tree::{Random, Tree};
 
 /// Ends the test that calls it, after printing `skipped: <test>: <why>`.

@@ -6,73 +6,26 @@
 mod disk;
 
 use disk::Disk;
-use lab::{FileSystem, Need, Tree};
+use lab::{FileSystem, Need, Running, Tree};
 use serde_json::Value;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use swarm::layout::Layout;
 use swarm::metainfo::Metainfo;
 
-/// A running `ezio`, ended with the test.
-struct Running {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+/// The program under test.
+fn ezio() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_ezio"))
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start(args: &[&str]) -> Running {
+    Running::start(ezio(), args).unwrap()
 }
 
-impl Running {
-    fn start(args: &[&str]) -> Running {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ezio"))
-            .args(args)
-            .args(["--json", "--port", "0", "--peers", "127.0.0.0/8"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().expect("it is piped"));
-        Running { child, lines }
-    }
-
-    /// The next result it prints.
-    #[track_caller]
-    fn result(&mut self) -> Value {
-        loop {
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "it ended without a result");
-            let event: Value = serde_json::from_str(&line).unwrap();
-            match event["event"].as_str() {
-                Some("result") => return event,
-                Some("error") => panic!("{event}"),
-                _ => {}
-            }
-        }
-    }
-
-    /// Serves `source`; returns `http://127.0.0.1:PORT` too.
-    fn serve(args: &[&str]) -> (Running, String) {
-        let mut server = Running::start(&[&["serve", "--http", "127.0.0.1:0"], args].concat());
-        let mut ready = server.result();
-        while ready.get("http_port").is_none() {
-            ready = server.result();
-        }
-        let url = format!("http://127.0.0.1:{}", ready["http_port"]);
-        (server, url)
-    }
-
-    fn code(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
+fn serve(args: &[&str]) -> (Running, String) {
+    Running::serve(ezio(), args).unwrap()
 }
 
 fn text(path: &Path) -> &str {
@@ -121,7 +74,7 @@ fn check(kind: FileSystem) {
     let files = kind.listing(source.path()).unwrap();
     source.sync();
 
-    let (_server, url) = Running::serve(&[text(source.path())]);
+    let (_server, url) = serve(&[text(source.path())]);
     let torrent = torrent_of(&url);
     let gaps = outside(torrent.layout(), len);
     let targets: Vec<Disk> =
@@ -129,12 +82,12 @@ fn check(kind: FileSystem) {
     targets.iter().for_each(|target| mark(target.path(), &gaps));
     let clients: Vec<Running> = targets
         .iter()
-        .map(|target| Running::start(&["deploy", &url, "--to", text(target.path())]))
+        .map(|target| start(&["deploy", &url, "--to", text(target.path())]))
         .collect();
     for mut client in clients {
-        let result = client.result();
+        let result = client.result().unwrap();
         assert_eq!(result["image_bytes"], torrent.layout().image_len());
-        assert_eq!(client.code(), Some(0));
+        assert_eq!(client.code().unwrap(), Some(0));
     }
     for target in &targets {
         check_marks(target.path(), &gaps);
@@ -190,15 +143,13 @@ fn an_image_file_is_deployed_to_files() {
     let mut bytes = vec![0; 5_000_000];
     lab::Random::new(9).fill(&mut bytes);
     std::fs::write(&source, &bytes).unwrap();
-    let (_server, url) = Running::serve(&[text(&source)]);
+    let (_server, url) = serve(&[text(&source)]);
     let targets: Vec<_> = (0..3).map(|i| dir.path().join(format!("copy{i}.img"))).collect();
-    let clients: Vec<Running> = targets
-        .iter()
-        .map(|target| Running::start(&["deploy", &url, "--to", text(target)]))
-        .collect();
+    let clients: Vec<Running> =
+        targets.iter().map(|target| start(&["deploy", &url, "--to", text(target)])).collect();
     for mut client in clients {
-        client.result();
-        assert_eq!(client.code(), Some(0));
+        client.result().unwrap();
+        assert_eq!(client.code().unwrap(), Some(0));
     }
     assert!(targets.iter().all(|target| std::fs::read(target).unwrap() == bytes));
 }
@@ -208,13 +159,12 @@ fn a_torrent_of_another_info_hash_is_refused_before_a_byte_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let (source, target) = (dir.path().join("disk.img"), dir.path().join("copy.img"));
     std::fs::write(&source, vec![7; 100_000]).unwrap();
-    let (_server, url) = Running::serve(&[text(&source)]);
+    let (_server, url) = serve(&[text(&source)]);
     let other = "00".repeat(20);
     let args = ["deploy", &url, "--to", text(&target), "--info-hash", &other];
-    let mut child = Running::start(&args);
-    let mut line = String::new();
-    child.lines.read_line(&mut line).unwrap();
+    let mut child = start(&args);
+    let line = child.error().unwrap();
     assert!(line.contains("not the 0000") && line.contains("nothing was written"), "{line}");
-    assert_eq!(child.code(), Some(1));
+    assert_eq!(child.code().unwrap(), Some(1));
     assert!(!target.exists());
 }
