@@ -8,7 +8,7 @@ use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
 use crate::ui::Ui;
-use crate::{inspect, verify};
+use crate::{inspect, preflight, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use swarm::metainfo::{PIECE_LEN_MAX, PIECE_LEN_MIN};
 use swarm::networks::{Network, Networks};
-use swarm::units::parse_size;
+use swarm::units::{parse_rate, parse_size};
 
 /// Put one disk image on many machines, as fast as the wire.
 #[derive(Debug, Parser)]
@@ -109,6 +109,18 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = serve::parse_http)]
     http: Vec<SocketAddr>,
 
+    /// Bytes of a piece when capturing, as 16MiB
+    #[arg(long, value_name = "SIZE", value_parser = piece_size)]
+    piece_size: Option<u32>,
+
+    /// Take all blocks, whatever a source holds
+    #[arg(long)]
+    raw: bool,
+
+    /// Serve a source that is in use, or whose file system was not unmounted cleanly
+    #[arg(long)]
+    force: bool,
+
     #[command(flatten)]
     node: NodeArgs,
 
@@ -121,13 +133,35 @@ struct DeployArgs {
     /// A torrent, its http URL, or http://SERVER:6969 of an `ezio serve`
     from: String,
 
-    /// The device to write, or a file, which is made if it is not there
-    #[arg(long, value_name = "PATH")]
-    to: PathBuf,
+    /// The device to write, or a file, which is made if it is not there; where a server has
+    /// several torrents, once for each that is wanted, with its name
+    #[arg(long, value_name = "[NAME=]PATH", required = true)]
+    to: Vec<String>,
 
-    /// Write only if the torrent has this info-hash
+    /// Keep the image as block files below the directory PATH
+    #[arg(long)]
+    as_files: bool,
+
+    /// Write only if the torrent has this info-hash; once for each torrent
     #[arg(long, value_name = "HEX", value_parser = deploy::parse_info_hash)]
-    info_hash: Option<[u8; 20]>,
+    info_hash: Vec<[u8; 20]>,
+
+    /// Keep what is right on the target already: hash all of it first
+    #[arg(long)]
+    reuse: bool,
+
+    /// Where to note what is done, so that an interrupted run can go on [default: below /run/ezio,
+    /// else beside the torrent]
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// Read everything again from the medium at the end
+    #[arg(long)]
+    verify: bool,
+
+    /// Write to a device with sectors of another size than the image was made on
+    #[arg(long)]
+    force: bool,
 
     /// Run this through the shell when the data is on the medium
     #[arg(long, value_name = "COMMAND")]
@@ -157,6 +191,10 @@ struct NodeArgs {
     /// Talk only to these networks, as 10.0.0.0/8
     #[arg(long, value_name = "CIDR")]
     peers: Vec<Network>,
+
+    /// Send at most so much, and receive at most so much, as 90MB/s or 500Mbit/s
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    limit: Option<u64>,
 }
 
 impl From<NodeArgs> for NodeOptions {
@@ -166,6 +204,7 @@ impl From<NodeArgs> for NodeOptions {
             interface: args.interface,
             networks: Networks::new(args.peers),
             budget: BUDGET,
+            limit: args.limit,
         }
     }
 }
@@ -268,7 +307,12 @@ impl From<ServeArgs> for Serve {
             from: args.from,
             http,
             node: args.node.into(),
-            capture: Capture::default(),
+            capture: Capture {
+                piece_len: args.piece_size,
+                raw: args.raw,
+                force: args.force,
+                ..Capture::default()
+            },
         }
     }
 }
@@ -278,7 +322,12 @@ impl From<DeployArgs> for Deploy {
         Deploy {
             from: args.from,
             to: args.to,
-            info_hash: args.info_hash,
+            as_files: args.as_files,
+            info_hashes: args.info_hash,
+            reuse: args.reuse,
+            state: args.state,
+            verify: args.verify,
+            checks: preflight::Checks { force: args.force },
             on_done: args.on_done,
             seed_for: Duration::from_secs(args.seed_for),
             node: args.node.into(),
@@ -310,6 +359,18 @@ fn piece_size(text: &str) -> Result<u32, String> {
         .filter(|len| (PIECE_LEN_MIN..=PIECE_LEN_MAX).contains(len) && len.is_power_of_two())
         .ok_or_else(|| "a piece has a power of two of bytes, from 16KiB to 64MiB".to_owned())
 }
+
+fn rate(text: &str) -> Result<u64, String> {
+    let rate = parse_rate(text).map_err(|e| e.to_string())?;
+    if rate < RATE_MIN {
+        Err("at least 100kB/s, or nothing ever ends".to_owned())
+    } else {
+        Ok(rate)
+    }
+}
+
+/// Below this a block of 16 KiB takes so long that peers take us for dead.
+const RATE_MIN: u64 = 100_000;
 
 fn interface(text: &str) -> Result<Interface, String> {
     interfaces::choose(text).map_err(|error| format!("{error:#}"))

@@ -1,20 +1,26 @@
-//! `ezio deploy`: the image of a torrent onto this machine's device or into a file.
+//! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
-use crate::control::{self, ReportConfig};
+mod from;
+mod state;
+
+use crate::control::ReportConfig;
+use crate::device::Claim;
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight;
-use crate::store::io_reason;
+use crate::store::{Target, io_reason};
 use crate::ui::Ui;
-use anyhow::{Context as _, bail, ensure};
+use crate::verify;
+use anyhow::ensure;
+use from::Order;
 use serde_json::{Value, json};
+use state::{State, StateFile};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use swarm::bencode::Limits;
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::units::{Bytes, Rate};
 
@@ -23,10 +29,20 @@ use swarm::units::{Bytes, Rate};
 pub struct Deploy {
     /// A `.torrent` file, its URL, or `http://SERVER:6969`.
     pub from: String,
-    /// The device or file to write.
-    pub to: PathBuf,
-    /// The torrent must have this info-hash.
-    pub info_hash: Option<Digest>,
+    /// The devices or files to write; if the server has several torrents, `NAME=PATH` for each.
+    pub to: Vec<String>,
+    /// The targets are directories, and get a file for each extent.
+    pub as_files: bool,
+    /// Every torrent must have one of these info-hashes, if there are any.
+    pub info_hashes: Vec<Digest>,
+    /// What is on the target already may be right: it is hashed, and what is right is kept.
+    pub reuse: bool,
+    /// Where to keep what an interrupted run has done.
+    pub state: Option<PathBuf>,
+    /// Read everything again from the medium at the end.
+    pub verify: bool,
+    /// How strict to be with targets.
+    pub checks: preflight::Checks,
     /// Run through the shell when the data is on the medium.
     pub on_done: Option<String>,
     /// How long to serve others afterwards at most.
@@ -45,178 +61,333 @@ const UNWANTED_MAX: Duration = Duration::from_secs(2);
 /// How often the display and the leaving rule are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// How often the state file is written, if something has changed.
+const STATE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Nothing has come for so long: people should know why.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
 /// Deploys; returns when the data is on the medium and others have been served for a while.
 ///
 /// # Errors
-/// Whatever keeps the image from being whole on the target.
+/// Whatever keeps an image from being whole on its target.
 pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
-    let Found { metainfo, trackers, server } = find(&deploy.from)?;
-    if let Some(wanted) = deploy.info_hash {
-        let found = metainfo.info_hash();
-        ensure!(
-            found == wanted,
-            "{} has the info-hash {}, not the {} asked for; nothing was written",
-            deploy.from,
-            hex(&found),
-            hex(&wanted)
-        );
-    }
-    let target = preflight::open(&deploy.to, &metainfo)?;
-    target.notes.iter().for_each(|note| ui.note(note));
+    let found = from::find(&deploy.from, &deploy.to)?;
+    found.check_hashes(&deploy.info_hashes, &deploy.from)?;
     let started = Instant::now();
+    // All of them are looked at before one is written.
+    let tasks = found.orders.into_iter().map(|order| Task::prepare(order, deploy, ui));
+    let mut tasks = tasks.collect::<anyhow::Result<Vec<Task>>>()?;
+    let state = recall(deploy, &mut tasks, ui)?;
+
     let status: Arc<OnceLock<StatusReader>> = Arc::default();
-    let report = server.map(|server| report(&server, deploy, Arc::clone(&status)));
+    let report = found.server.map(|server| report(&server, &tasks, Arc::clone(&status)));
     let mut node = Node::start(&deploy.node, None, report)?;
     let _ = status.set(Box::new(node.status_reader()));
-    let store = Arc::new(target.store);
-    let job = Job { metainfo: Arc::clone(&metainfo), content: Content::Target(store) };
-    node.add(job, trackers, false)?;
-
-    let outcome = download(&node, &metainfo, &deploy.to, ui, stop);
-    if outcome.is_ok() {
-        let seconds = started.elapsed().as_secs_f64();
-        tell(deploy, &metainfo, seconds, ui);
-        let hook = deploy
-            .on_done
-            .as_ref()
-            .map_or(Ok(()), |command| on_done(command, deploy, &metainfo, seconds));
-        seed(&node, deploy, ui, stop);
-        node.stop();
-        drop(target.claim);
-        return hook;
+    for task in &mut tasks {
+        let content = Content::Target {
+            target: Arc::clone(&task.target),
+            check: std::mem::take(&mut task.check),
+        };
+        let job = Job { metainfo: Arc::clone(&task.metainfo), content };
+        node.add(job, std::mem::take(&mut task.trackers), false)?;
     }
-    node.stop();
+    let mut run = Run { deploy, node, tasks, state, started, ui, stop };
+    let outcome = run.download();
+    if outcome.is_ok() {
+        run.seed();
+        if let Some(state) = &run.state {
+            state.remove();
+        }
+    }
+    run.node.stop();
     outcome
 }
 
 type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
 
-/// What `--from` leads to.
-struct Found {
+/// One image on its way to its target.
+struct Task {
     metainfo: Arc<Metainfo>,
     trackers: Vec<Vec<String>>,
-    /// `http://SERVER:6969`, if it came from one of ours.
-    server: Option<String>,
+    to: PathBuf,
+    target: Arc<dyn Target>,
+    /// Pieces that may be there already.
+    check: Vec<u32>,
+    end: Option<End>,
+    #[expect(dead_code, reason = "held, not read: nobody mounts the target meanwhile")]
+    claim: Option<Claim>,
 }
 
-/// Reads the torrent from a file, a URL, or the only one that a server has.
-fn find(from: &str) -> anyhow::Result<Found> {
-    if !from.starts_with("http://") {
-        ensure!(
-            !from.starts_with("https://"),
-            "{from}: only http is spoken; fetch the torrent yourself"
-        );
-        let metainfo = Arc::new(crate::inspect::load(Path::new(from))?);
-        let trackers = metainfo.trackers().to_vec();
-        return Ok(Found { metainfo, trackers, server: None });
-    }
-    let (server, path) = split_url(from);
-    let path = if path.is_empty() { only_torrent(&server)? } else { path };
-    let url = format!("{server}{path}");
-    let bytes = control::fetch(&url, Limits::TORRENT.bytes)?;
-    let metainfo =
-        Metainfo::parse(bytes).with_context(|| format!("{url} is no torrent that EZIO can use"))?;
-    let mut trackers = metainfo.trackers().to_vec();
-    let served = path.starts_with("/torrents/");
-    if served {
-        // Whoever hands out the torrent is its tracker.
-        trackers.insert(0, vec![format!("{server}/announce")]);
-    }
-    Ok(Found { metainfo: Arc::new(metainfo), trackers, server: served.then_some(server) })
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Failed,
 }
 
-/// `http://SERVER:6969` and the path behind it, which is empty for `/` too.
-fn split_url(url: &str) -> (String, String) {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    match url[host..].find('/') {
-        Some(at) if url[host + at..] != *"/" => {
-            (url[..host + at].to_owned(), url[host + at..].to_owned())
+impl Task {
+    fn prepare(order: Order, deploy: &Deploy, ui: Ui) -> anyhow::Result<Task> {
+        let Order { metainfo, trackers, to } = order;
+        let opened = if deploy.as_files {
+            preflight::open_dir(&to, &metainfo)?
+        } else {
+            preflight::open(&to, &metainfo, deploy.checks)?
+        };
+        opened.notes.iter().for_each(|note| ui.note(note));
+        let preflight::Target { store: target, claim, .. } = opened;
+        Ok(Task { metainfo, trackers, to, target, check: Vec::new(), end: None, claim })
+    }
+}
+
+/// Finds out which pieces may be on the targets already, and where to note those that come.
+fn recall(deploy: &Deploy, tasks: &mut [Task], ui: Ui) -> anyhow::Result<Option<StateFile>> {
+    let targets: Vec<_> = tasks.iter().map(|t| (t.metainfo.info_hash(), t.to.as_path())).collect();
+    let torrent = Some(Path::new(&deploy.from)).filter(|path| path.is_file());
+    let file = StateFile::open(deploy.state.as_deref(), torrent, &targets);
+    if file.is_none() {
+        ui.detail("/run/ezio cannot be made: an interrupted run will begin anew; see --state");
+    }
+    let old = file.as_ref().map_or(Ok(State::default()), StateFile::read);
+    let old = old.unwrap_or_else(|why| {
+        ui.note(&why);
+        State::default()
+    });
+    for task in tasks {
+        let pieces = task.metainfo.piece_count();
+        task.check = if deploy.reuse {
+            (0..pieces).collect()
+        } else {
+            old.pieces(&task.metainfo.info_hash(), &task.to, pieces)
+        };
+        if !task.check.is_empty() {
+            task.target.expect_content()?;
+            let (count, to) = (task.check.len(), task.to.display());
+            ui.note(&format!("{to} may hold {count} of {pieces} pieces already: looking"));
         }
-        _ => (url.trim_end_matches('/').to_owned(), String::new()),
     }
+    Ok(file)
 }
 
-/// The path of the torrent of a server that has one.
-fn only_torrent(server: &str) -> anyhow::Result<String> {
-    let url = format!("{server}/torrents");
-    let bytes = control::fetch(&url, 1 << 20)?;
-    let list: Value = serde_json::from_slice(&bytes)
-        .with_context(|| format!("{url} gave no list of torrents; is that an ezio serve?"))?;
-    let torrents = list.as_array().map_or(&[][..], Vec::as_slice);
-    let paths: Vec<&str> = torrents.iter().filter_map(|t| t.get("path")?.as_str()).collect();
-    match paths[..] {
-        [path] => Ok(path.to_owned()),
-        [] => bail!("{server} serves no torrent"),
-        _ => bail!(
-            "{server} serves several torrents; give one of:\n  {server}{}",
-            paths.join(&format!("\n  {server}"))
-        ),
-    }
-}
-
-/// Waits until the image is on the medium.
-fn download(
-    node: &Node,
-    metainfo: &Metainfo,
-    to: &Path,
+/// A deployment that runs.
+struct Run<'a> {
+    deploy: &'a Deploy,
+    node: Node,
+    tasks: Vec<Task>,
+    state: Option<StateFile>,
+    started: Instant,
     ui: Ui,
-    stop: &AtomicBool,
-) -> anyhow::Result<()> {
-    let len = metainfo.layout().image_len();
-    let progress = ui.progress("deploy", len);
-    loop {
-        match node.wait(PERIOD) {
-            Some(Message::Engine(Notice::Finished(_))) => return Ok(()),
-            Some(Message::Engine(Notice::Failed(_, error))) => {
-                bail!("{error}; {} is not usable", to.display());
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// Waits until every image is on its medium.
+    fn download(&mut self) -> anyhow::Result<()> {
+        let total = self.tasks.iter().map(|task| task.metainfo.layout().image_len()).sum();
+        let progress = self.ui.progress("deploy", total);
+        let (mut errors, mut noted) = (Vec::new(), Instant::now());
+        let mut stuck = Stuck::new();
+        while self.tasks.iter().any(|task| task.end.is_none()) {
+            let ended = match self.node.wait(PERIOD) {
+                Some(Message::Note(text)) => {
+                    self.ui.note(&text);
+                    None
+                }
+                Some(Message::Engine(notice)) => self.ended(notice),
+                None => None,
+            };
+            if let Some((index, outcome)) = ended {
+                let outcome = outcome.and_then(|()| self.done(index));
+                let end = if outcome.is_ok() { End::Done } else { End::Failed };
+                self.tasks[index].end = Some(end);
+                errors.extend(outcome.err().map(|error| format!("{error:#}")));
             }
-            Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
-                bail!("piece {piece}, which was written, cannot be read again: {error}");
+            let status = self.node.status();
+            let stored = status.iter().map(stored_bytes).sum::<u64>();
+            progress.done.store(stored.min(total), Ordering::Relaxed);
+            if let Some(why) = stuck.look(&status) {
+                self.ui.note(&why);
             }
-            Some(Message::Note(text)) => ui.note(&text),
-            Some(Message::Engine(Notice::MorePeers(_))) | None => {}
+            let stopped = self.stop.load(Ordering::Relaxed);
+            if noted.elapsed() >= STATE_PERIOD || stopped {
+                noted = Instant::now();
+                self.note_state();
+            }
+            ensure!(!stopped, "{}", self.interrupted());
         }
-        ensure!(!stop.load(Ordering::Relaxed), "interrupted; {} is not usable", to.display());
-        for torrent in node.status() {
-            let stored = u64::from(torrent.stored) * u64::from(metainfo.piece_len());
-            progress.done.store(stored.min(len), Ordering::Relaxed);
+        self.note_state();
+        ensure!(errors.is_empty(), "{}", errors.join("; "));
+        Ok(())
+    }
+
+    /// Which target has come to an end, and how.
+    fn ended(&self, notice: Notice) -> Option<(usize, anyhow::Result<()>)> {
+        let (hash, outcome) = match notice {
+            Notice::Finished(hash) => (hash, Ok(())),
+            Notice::Failed(hash, error) => (hash, Err(error.to_string())),
+            Notice::Unreadable(hash, piece, error) => (
+                hash,
+                Err(format!("piece {piece}, which was written, cannot be read again: {error}")),
+            ),
+            Notice::MorePeers(_) => return None,
+        };
+        let is_it = |task: &Task| task.metainfo.info_hash() == hash && task.end.is_none();
+        let index = self.tasks.iter().position(is_it)?;
+        let to = self.tasks[index].to.display();
+        let outcome = outcome.map_err(|why| anyhow::anyhow!("{why}; {to} is not usable"));
+        Some((index, outcome))
+    }
+
+    /// The image is flushed: checks it if that was asked for, and says so.
+    fn done(&self, index: usize) -> anyhow::Result<()> {
+        let task = &self.tasks[index];
+        if self.deploy.verify {
+            self.read_again(task)?;
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        tell(task, seconds, self.deploy.verify, self.ui);
+        self.deploy.on_done.as_ref().map_or(Ok(()), |command| on_done(command, task, seconds))
+    }
+
+    fn read_again(&self, task: &Task) -> anyhow::Result<()> {
+        task.target.drop_cache();
+        let progress = self.ui.progress("verify", task.metainfo.layout().image_len());
+        let bad = verify::bad_pieces(&task.metainfo, &*task.target, &progress.done, self.stop)?;
+        ensure!(
+            bad.is_empty(),
+            "{} does not give back what was written to it; the disk is broken:\n{}",
+            task.to.display(),
+            verify::list(&task.metainfo, &bad).trim_end()
+        );
+        Ok(())
+    }
+
+    fn interrupted(&self) -> String {
+        let open = self.tasks.iter().filter(|task| task.end != Some(End::Done));
+        let open: Vec<String> = open.map(|task| task.to.display().to_string()).collect();
+        let resume = match &self.state {
+            Some(_) => "; the same command goes on from where it was",
+            None => "",
+        };
+        format!("interrupted; {} is not usable{resume}", open.join(", "))
+    }
+
+    fn note_state(&mut self) {
+        let Some(file) = &mut self.state else { return };
+        let mut state = State::default();
+        for task in &self.tasks {
+            let info_hash = task.metainfo.info_hash();
+            if let Some(have) = self.node.have(&info_hash) {
+                state.add(info_hash, &task.to, &have);
+            }
+        }
+        if let Err(why) = file.write(state) {
+            self.ui.note(&format!("{why}; an interrupted run will begin anew"));
+            self.state = None;
+        }
+    }
+
+    /// Serves the others until none of them wants anything, nothing was sent for a while, or long
+    /// enough.
+    fn seed(&self) {
+        let (started, mut sent_at, mut wanted_at) =
+            (Instant::now(), Instant::now(), Instant::now());
+        let mut sent = 0;
+        while started.elapsed() < self.deploy.seed_for && !self.stop.load(Ordering::Relaxed) {
+            if let Some(Message::Note(text)) = self.node.wait(PERIOD) {
+                self.ui.note(&text);
+            }
+            let status = self.node.status();
+            let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
+            if total != sent {
+                (sent_at, sent) = (Instant::now(), total);
+            }
+            if status.iter().any(|torrent| torrent.peers_interested > 0) {
+                wanted_at = Instant::now();
+            }
+            if sent_at.elapsed().min(wanted_at.elapsed()) >= UNWANTED_MAX
+                || sent_at.elapsed() >= IDLE_MAX
+            {
+                break;
+            }
         }
     }
 }
 
-fn tell(deploy: &Deploy, metainfo: &Metainfo, seconds: f64, ui: Ui) {
-    let len = metainfo.layout().image_len();
+/// Bytes of the image that are on the medium, to a piece.
+fn stored_bytes(torrent: &TorrentStatus) -> u64 {
+    let bytes = u128::from(torrent.image_len) * u128::from(torrent.stored);
+    // At most the length of the image.
+    bytes.checked_div(torrent.pieces.into()).unwrap_or(0) as u64
+}
+
+/// Notices that nothing comes any more, and why.
+struct Stuck {
+    received: u64,
+    since: Instant,
+    /// When to say it again.
+    again: Duration,
+}
+
+impl Stuck {
+    fn new() -> Stuck {
+        Stuck { received: 0, since: Instant::now(), again: STUCK_AFTER }
+    }
+
+    fn look(&mut self, status: &[TorrentStatus]) -> Option<String> {
+        let received = status.iter().map(|t| t.received + u64::from(t.verified)).sum();
+        if received != self.received {
+            *self = Stuck { received, ..Stuck::new() };
+        }
+        let waiting = self.since.elapsed();
+        if waiting < self.again {
+            return None;
+        }
+        self.again = 2 * waiting;
+        let missing = status.iter().find(|torrent| torrent.stored < torrent.pieces)?;
+        let (peers, nowhere) = (missing.peers, missing.nowhere);
+        let why = if peers == 0 {
+            "no peer was found; does the server run, and do its address and ports 6881 to 6889 \
+             answer from here?"
+                .to_owned()
+        } else if nowhere > 0 {
+            format!("none of the {peers} peers has the last {nowhere} pieces that are missing")
+        } else {
+            format!("{peers} peers have what is missing, but send nothing")
+        };
+        Some(format!("nothing has come for {} s: {why}", waiting.as_secs()))
+    }
+}
+
+fn tell(task: &Task, seconds: f64, verified: bool, ui: Ui) {
+    let len = task.metainfo.layout().image_len();
     // The rate is for people: a float's 53 bits are enough.
     let rate = Rate((len as f64 / seconds.max(0.001)) as u64);
+    let how = if verified { "every piece verified and read again" } else { "every piece verified" };
     let text = format!(
-        "{}: {} of {} are on the medium, every piece verified ({seconds:.1} s, {rate})",
-        deploy.to.display(),
+        "{}: {} of {} are on the medium, {how} ({seconds:.1} s, {rate})",
+        task.to.display(),
         Bytes(len),
-        name_of(metainfo)
+        name_of(&task.metainfo)
     );
     let json = json!({
-        "target": deploy.to.to_string_lossy(),
-        "name": name_of(metainfo),
-        "info_hash": hex(&metainfo.info_hash()),
+        "target": task.to.to_string_lossy(),
+        "name": name_of(&task.metainfo),
+        "info_hash": hex(&task.metainfo.info_hash()),
         "image_bytes": len,
         "seconds": seconds,
+        "read_again": verified,
     });
     ui.result(&text, json);
 }
 
-fn on_done(
-    command: &str,
-    deploy: &Deploy,
-    metainfo: &Metainfo,
-    seconds: f64,
-) -> anyhow::Result<()> {
+fn on_done(command: &str, task: &Task, seconds: f64) -> anyhow::Result<()> {
     let status = Command::new("/bin/sh")
         .args(["-c", command])
-        .env("EZIO_TARGET", &deploy.to)
-        .env("EZIO_INFO_HASH", hex(&metainfo.info_hash()))
+        .env("EZIO_TARGET", &task.to)
+        .env("EZIO_INFO_HASH", hex(&task.metainfo.info_hash()))
         .env("EZIO_STATUS", "done")
         .env("EZIO_SECONDS", format!("{seconds:.1}"))
-        .env("EZIO_BYTES", metainfo.layout().image_len().to_string())
+        .env("EZIO_BYTES", task.metainfo.layout().image_len().to_string())
         .stdin(Stdio::null())
         .status()
         .map_err(|e| anyhow::anyhow!("run --on-done `{command}`: {}", io_reason(&e)))?;
@@ -224,35 +395,11 @@ fn on_done(
     Ok(())
 }
 
-/// Serves the others until none of them wants anything, nothing was sent for a while, or long
-/// enough.
-fn seed(node: &Node, deploy: &Deploy, ui: Ui, stop: &AtomicBool) {
-    let (started, mut sent_at, mut wanted_at) = (Instant::now(), Instant::now(), Instant::now());
-    let mut sent = 0;
-    while started.elapsed() < deploy.seed_for && !stop.load(Ordering::Relaxed) {
-        if let Some(Message::Note(text)) = node.wait(PERIOD) {
-            ui.note(&text);
-        }
-        let status = node.status();
-        let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
-        if total != sent {
-            (sent_at, sent) = (Instant::now(), total);
-        }
-        if status.iter().any(|torrent| torrent.peers_interested > 0) {
-            wanted_at = Instant::now();
-        }
-        if sent_at.elapsed().min(wanted_at.elapsed()) >= UNWANTED_MAX
-            || sent_at.elapsed() >= IDLE_MAX
-        {
-            break;
-        }
-    }
-}
-
 /// Tells the server once a second how far this machine is.
-fn report(server: &str, deploy: &Deploy, status: Arc<OnceLock<StatusReader>>) -> ReportConfig {
+fn report(server: &str, tasks: &[Task], status: Arc<OnceLock<StatusReader>>) -> ReportConfig {
     let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (node, target) = (node.trim().to_owned(), deploy.to.to_string_lossy().into_owned());
+    let targets: Vec<String> = tasks.iter().map(|t| t.to.display().to_string()).collect();
+    let (node, target) = (node.trim().to_owned(), targets.join(" "));
     ReportConfig {
         url: format!("{server}/api/report"),
         report: Arc::new(move || {
@@ -294,21 +441,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_split_into_server_and_path() {
-        let check = |url, server: &str, path: &str| {
-            assert_eq!(split_url(url), (server.to_owned(), path.to_owned()));
-        };
-        check("http://10.0.0.1:6969", "http://10.0.0.1:6969", "");
-        check("http://10.0.0.1:6969/", "http://10.0.0.1:6969", "");
-        check("http://a/torrents/x.torrent", "http://a", "/torrents/x.torrent");
-        check("http://[::1]:6969/x", "http://[::1]:6969", "/x");
-    }
-
-    #[test]
     fn info_hashes_are_forty_digits() {
         assert_eq!(parse_info_hash(&"0a".repeat(20)), Ok([10; 20]));
         for bad in ["", "0a", &"0g".repeat(20), &"0".repeat(41), &"+1".repeat(20)] {
             let _ = parse_info_hash(bad).unwrap_err();
         }
+    }
+
+    #[test]
+    fn what_keeps_a_deployment_waiting_is_said() {
+        let check = |peers, nowhere, words| {
+            let mut stuck = Stuck { again: Duration::ZERO, ..Stuck::new() };
+            let status =
+                TorrentStatus { pieces: 9, stored: 2, peers, nowhere, ..Default::default() };
+            let said = stuck.look(std::slice::from_ref(&status)).expect("it has waited");
+            assert!(said.contains(words), "{said}");
+            let moving = TorrentStatus { received: 1, ..status };
+            assert_eq!(stuck.look(&[moving]), None);
+        };
+        check(0, 7, "no peer was found");
+        check(3, 7, "none of the 3 peers has the last 7 pieces");
+        check(3, 0, "send nothing");
     }
 }

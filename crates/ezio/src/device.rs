@@ -13,7 +13,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{OFlags, ioctl_blkpbszget, ioctl_blksszget};
+use rustix::fs::{FlockOperation, OFlags, flock, ioctl_blkpbszget, ioctl_blksszget};
 use rustix::io::Errno;
 
 pub use fingerprint::Fingerprint;
@@ -106,6 +106,12 @@ pub enum DeviceError {
         /// By whom, as far as the kernel tells; may be empty.
         uses: Vec<Use>,
     },
+    /// Somebody has locked the file.
+    #[error(
+        "{} is in use: another program has locked it; is it being served, captured or deployed to?",
+        .0.display()
+    )]
+    Locked(PathBuf),
     /// Anything else.
     #[error("{what} {}: {}", .path.display(), os_reason(.source))]
     Io {
@@ -155,24 +161,36 @@ pub fn describe(file: &File, path: &Path) -> Result<Device, DeviceError> {
     })
 }
 
-/// The exclusive hold on a block device; dropping it gives the device back.
+/// What a [`Claim`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The device is read; others may read it too.
+    Reading,
+    /// The device is written.
+    Writing,
+}
+
+/// The hold on a block device or file; dropping it gives the device back.
 ///
 /// While it lives nobody can mount the device, use it as swap, put LVM, MD or dm-crypt on it, mount
 /// one of its partitions or the disk it is a partition of: each of them takes the same kernel-wide
 /// hold (`O_EXCL` on a block device) and gets EBUSY. Plain readers and writers are not stopped.
+///
+/// Of a regular file it is an advisory lock (flock(2)), shared by readers: an image that is being
+/// served is not taken as a target.
 #[derive(Debug)]
 pub struct Claim(
     #[expect(dead_code, reason = "held, not read: closing it ends the claim")] Option<File>,
 );
 
-/// Takes the exclusive hold, or says who has it. For a regular file there is none to take: the
-/// claim is empty.
+/// Takes the hold, or says who has it.
 ///
 /// # Errors
-/// [`DeviceError::InUse`], or another [`DeviceError`] if the device cannot be opened any more.
-pub fn claim(device: &Device) -> Result<Claim, DeviceError> {
+/// [`DeviceError::InUse`], [`DeviceError::Locked`], or another [`DeviceError`] if the device cannot
+/// be opened any more.
+pub fn claim(device: &Device, purpose: Purpose) -> Result<Claim, DeviceError> {
     if matches!(device.kind, Kind::RegularFile { .. }) {
-        return Ok(Claim(None));
+        return lock(device, purpose);
     }
     // O_EXCL without O_CREAT means this only for block devices (open(2)).
     let exclusive = OFlags::EXCL.bits().cast_signed();
@@ -183,6 +201,20 @@ pub fn claim(device: &Device) -> Result<Claim, DeviceError> {
             uses: usage(device).unwrap_or_default(),
         }),
         Err(e) => Err(error("open", &device.path, e)),
+    }
+}
+
+fn lock(device: &Device, purpose: Purpose) -> Result<Claim, DeviceError> {
+    let file = File::open(&device.path).map_err(|e| error("open", &device.path, e))?;
+    let operation = match purpose {
+        Purpose::Reading => FlockOperation::NonBlockingLockShared,
+        Purpose::Writing => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(&file, operation) {
+        Ok(()) => Ok(Claim(Some(file))),
+        Err(Errno::WOULDBLOCK) => Err(DeviceError::Locked(device.path.clone())),
+        // A file system without locks.
+        Err(_) => Ok(Claim(None)),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `connect` | listens, dials, exchanges handshakes; no connection owns a thread before |
 //! | `read ADDR`, `write ADDR` | one pair a connection: the bytes |
 //! | `disk N` | hashes and writes pieces |
+//! | `check` | hashes pieces that may be on the target already, while others come |
 //!
 //! A block goes from the socket into a buffer of its own, the buffer to the scheduler, and when its
 //! piece is whole the piece to a disk thread; others are served from those buffers until the swarm
@@ -16,10 +17,12 @@ mod disk;
 mod link;
 mod pieces;
 mod reader;
+mod recheck;
 mod scheduler;
+mod throttle;
 mod writer;
 
-use crate::store::{DeviceTarget, Store, StoreError};
+use crate::store::{Store, StoreError, Target};
 use connect::Connector;
 use disk::Disk;
 use pieces::{Buffer, Piece};
@@ -33,7 +36,8 @@ use std::thread::{self, JoinHandle};
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::networks::Networks;
 use swarm::swarm::{Config, Event, PeerId, TorrentId};
-use swarm::wire::{Block, Handshake};
+use swarm::wire::{BLOCK_LEN_MAX, Block, Handshake};
+use throttle::Limits;
 
 /// How a node is set up.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct EngineConfig {
     pub budget: u64,
     /// Who may be talked to.
     pub networks: Networks,
+    /// Bytes a second that may be sent, and as many that may be received; `None` for no limit.
+    pub limit: Option<u64>,
 }
 
 /// A torrent to carry.
@@ -58,8 +64,14 @@ pub struct Job {
 pub enum Content {
     /// All of them are here, to be read only.
     Source(Arc<dyn Store>),
-    /// None of them is here yet.
-    Target(Arc<DeviceTarget>),
+    /// They are to be written here.
+    Target {
+        /// Takes verified pieces.
+        target: Arc<dyn Target>,
+        /// Pieces that may be here already, ascending: each is hashed before it is trusted. The
+        /// others are taken to be missing, without looking.
+        check: Vec<u32>,
+    },
 }
 
 /// What the engine tells its owner.
@@ -99,6 +111,8 @@ pub struct TorrentStatus {
     pub received: u64,
     /// Bytes of blocks sent so far.
     pub sent: u64,
+    /// Pieces that are missing and that no connected peer has.
+    pub nowhere: u32,
     /// Connections.
     pub peers: u32,
     /// Connections to peers that want something of us now.
@@ -133,7 +147,11 @@ impl Engine {
     ) -> anyhow::Result<Engine> {
         let (sender, receiver) = sync_channel(INPUTS_MAX);
         let inputs = Inputs(sender);
-        let shared = Arc::new(Shared { peer_id: new_peer_id()?, torrents: RwLock::default() });
+        let shared = Arc::new(Shared {
+            peer_id: new_peer_id()?,
+            torrents: RwLock::default(),
+            limits: config.limit.map(Limits::new),
+        });
         let connector = Arc::new(Connector::bind(
             &config.listen,
             config.networks.clone(),
@@ -154,6 +172,10 @@ impl Engine {
             node: node_of(&shared.peer_id),
             budget: config.budget,
             port: connector.port(),
+            // Unknown rates are learnt.
+            uplink: config.limit.unwrap_or(0),
+            downlink: config.limit.unwrap_or(0),
+            block_max: config.limit.map_or(BLOCK_LEN_MAX, throttle::block_max),
             ..Config::default()
         };
         let scheduler = scheduler::Scheduler::new(
@@ -165,7 +187,7 @@ impl Engine {
             Arc::clone(&status),
             Box::new(notices),
         );
-        threads.push(spawn("scheduler", move || scheduler.run(&receiver))?);
+        threads.push(spawn("scheduler", move || scheduler.run(receiver))?);
         Ok(Engine { inputs, shared, connector, disk, threads: Mutex::new(threads), status })
     }
 
@@ -206,6 +228,18 @@ impl Engine {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The pieces of a torrent that are here and right, eight a byte, the first in the highest bit
+    /// as in a bitfield of BEP 3. `None` if it is not carried.
+    #[must_use]
+    pub fn have(&self, info_hash: &Digest) -> Option<Vec<u8>> {
+        let carried = self.shared.torrent(info_hash)?;
+        let mut bits = vec![0; carried.metainfo.piece_count().div_ceil(8) as usize];
+        for piece in (0..carried.metainfo.piece_count()).filter(|&piece| carried.have.has(piece)) {
+            bits[piece as usize / 8] |= 0x80 >> (piece % 8);
+        }
+        Some(bits)
+    }
+
     /// Ends all connections and threads. What is being written is written.
     pub fn stop(&self) {
         self.inputs.send(Input::Stop);
@@ -227,7 +261,7 @@ struct Carried {
     /// To read pieces that are not in memory.
     store: Arc<dyn Store>,
     /// To write them to; `None` for a source.
-    target: Option<Arc<DeviceTarget>>,
+    target: Option<Arc<dyn Target>>,
     have: Have,
     memory: Memory,
     /// Bytes of blocks received and sent.
@@ -296,6 +330,7 @@ struct Shared {
     peer_id: [u8; 20],
     /// By info-hash.
     torrents: RwLock<BTreeMap<Digest, Arc<Carried>>>,
+    limits: Option<Limits>,
 }
 
 impl Shared {
@@ -331,6 +366,12 @@ enum Input {
     Disconnected {
         peer: PeerId,
         why: String,
+    },
+    /// A piece that may have been here was looked at.
+    Checked {
+        torrent: TorrentId,
+        piece: u32,
+        right: bool,
     },
     Verified {
         torrent: TorrentId,

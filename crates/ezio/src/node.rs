@@ -24,6 +24,8 @@ pub struct NodeOptions {
     pub networks: Networks,
     /// Bytes of pieces in memory.
     pub budget: u64,
+    /// Bytes a second in each direction at most.
+    pub limit: Option<u64>,
 }
 
 /// Default of [`NodeOptions::budget`]: two pieces of the largest allowed size, or eight of 16 MiB.
@@ -130,6 +132,12 @@ impl Node {
         status
     }
 
+    /// As [`Engine::have`].
+    #[must_use]
+    pub fn have(&self, info_hash: &Digest) -> Option<Vec<u8>> {
+        self.engine.have(info_hash)
+    }
+
     /// A function that gives the status at any time, on any thread.
     pub fn status_reader(&self) -> impl Fn() -> Vec<TorrentStatus> + Send + Sync + 'static {
         let engine = Arc::clone(&self.engine);
@@ -173,8 +181,12 @@ fn start_engine(
 ) -> anyhow::Result<Engine> {
     let start = |port: u16| {
         let listen = addresses(options).into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        let config =
-            EngineConfig { listen, budget: options.budget, networks: options.networks.clone() };
+        let config = EngineConfig {
+            listen,
+            budget: options.budget,
+            networks: options.networks.clone(),
+            limit: options.limit,
+        };
         Engine::start(&config, notices.clone())
     };
     if let Some(port) = options.port {

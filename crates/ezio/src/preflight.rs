@@ -2,8 +2,8 @@
 //!
 //! A target that is refused here is as it was before.
 
-use crate::device::{self, Claim, Device, DeviceError, Kind, Use};
-use crate::store::{DeviceTarget, io_reason};
+use crate::device::{self, Claim, Device, DeviceError, Kind, Purpose, Use};
+use crate::store::{self, DeviceTarget, DirTarget, io_reason};
 use anyhow::{Context as _, bail, ensure};
 use std::fs::File;
 use std::io;
@@ -12,13 +12,19 @@ use std::sync::Arc;
 use swarm::metainfo::Metainfo;
 use swarm::units::Bytes;
 
+/// How strict to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checks {
+    /// Take a device whose sectors have another size than those the image was made on.
+    pub force: bool,
+}
+
 /// A target that may be written.
-#[derive(Debug)]
 pub struct Target {
     /// Takes verified pieces.
-    pub store: DeviceTarget,
-    /// Keeps others from mounting the device meanwhile.
-    pub claim: Claim,
+    pub store: Arc<dyn store::Target>,
+    /// Keeps others from mounting the device meanwhile; a directory has none.
+    pub claim: Option<Claim>,
     /// What could not be checked, or is worth knowing.
     pub notes: Vec<String>,
 }
@@ -29,10 +35,10 @@ pub struct Target {
 /// # Errors
 /// What stands against it, and what to do: another kind of file, in use, too small, sectors of
 /// another size, read-only.
-pub fn open(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
+pub fn open(path: &Path, torrent: &Metainfo, checks: Checks) -> anyhow::Result<Target> {
     let needed = torrent.target_len();
     let made = make_file(path, needed)?;
-    let opened = open_existing(path, torrent, needed);
+    let opened = open_existing(path, torrent, needed, checks);
     if opened.is_err() && made {
         // It was made a moment ago and holds nothing.
         let _ = std::fs::remove_file(path);
@@ -40,7 +46,36 @@ pub fn open(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
     opened
 }
 
-fn open_existing(path: &Path, torrent: &Metainfo, needed: u64) -> anyhow::Result<Target> {
+/// Opens the directory `path`, which is made if it is not there, to keep the image of `torrent` in
+/// as block files.
+///
+/// # Errors
+/// If it is something else, its file system has too little room, or a file cannot be made.
+pub fn open_dir(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
+    let shown = path.display();
+    std::fs::create_dir_all(path)
+        .map_err(|e| anyhow::anyhow!("make the directory {shown}: {}", io_reason(&e)))?;
+    let room = rustix::fs::statvfs(path)
+        .map_err(|e| anyhow::anyhow!("find out the room in {shown}: {}", io_reason(&e.into())))?;
+    let (free, needed) = (room.f_bavail * room.f_frsize, torrent.layout().image_len());
+    let store = DirTarget::make(torrent, path)?;
+    // What is there of an earlier run takes no more room.
+    let missing = needed.saturating_sub(store.allocated());
+    ensure!(
+        free >= missing,
+        "{shown} has room for {}, but the image needs {} more; free some, or take another directory",
+        Bytes(free),
+        Bytes(missing)
+    );
+    Ok(Target { store: Arc::new(store), claim: None, notes: Vec::new() })
+}
+
+fn open_existing(
+    path: &Path,
+    torrent: &Metainfo,
+    needed: u64,
+    checks: Checks,
+) -> anyhow::Result<Target> {
     let shown = path.display();
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
@@ -60,9 +95,9 @@ fn open_existing(path: &Path, torrent: &Metainfo, needed: u64) -> anyhow::Result
         "{shown} is in use: {}; nothing was written, unmount or stop it first",
         uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", ")
     );
-    let claim = device::claim(&device)?;
+    let claim = device::claim(&device, Purpose::Writing)?;
     ensure!(
-        !is_read_only(&device),
+        !device.read_only,
         "{shown} is read-only; see `blockdev --getro`, a switch on the medium, or how it was attached"
     );
     ensure!(
@@ -72,20 +107,17 @@ fn open_existing(path: &Path, torrent: &Metainfo, needed: u64) -> anyhow::Result
         Bytes(device.size_bytes),
         Bytes(needed)
     );
-    let notes = check_sectors(&device, torrent)?;
+    let notes = check_sectors(&device, torrent, checks)?;
     let store = DeviceTarget::new(file, path, Arc::new(torrent.layout().clone()));
-    Ok(Target { store, claim, notes })
-}
-
-/// The kernel opens a read-only device for writing without a word, and fails the writes.
-fn is_read_only(device: &Device) -> bool {
-    let Kind::BlockDevice(block) = &device.kind else { return false };
-    let path = format!("/sys/dev/block/{}/ro", block.number());
-    std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+    Ok(Target { store: Arc::new(store), claim: Some(claim), notes })
 }
 
 /// A file system that was made for sectors of one size does not work on another.
-fn check_sectors(device: &Device, torrent: &Metainfo) -> anyhow::Result<Vec<String>> {
+fn check_sectors(
+    device: &Device,
+    torrent: &Metainfo,
+    checks: Checks,
+) -> anyhow::Result<Vec<String>> {
     let Some(origin) = torrent.origin() else {
         return Ok(vec![format!(
             "the torrent does not tell how large the file system is, nor the sectors it was made \
@@ -97,11 +129,13 @@ fn check_sectors(device: &Device, torrent: &Metainfo) -> anyhow::Result<Vec<Stri
     if let Kind::BlockDevice(_) = device.kind
         && found != wanted
     {
-        bail!(
+        let differ = format!(
             "{} has sectors of {found} bytes, the image was made on sectors of {wanted}; most file \
-             systems do not work when that changes, take a device with the same",
+             systems do not work when that changes",
             device.path.display()
         );
+        ensure!(checks.force, "{differ}; take a device with the same, or try it with --force");
+        return Ok(vec![differ]);
     }
     Ok(Vec::new())
 }
@@ -164,7 +198,7 @@ mod tests {
 
     #[track_caller]
     fn refused(path: &Path, words: &[&str]) {
-        let error = format!("{:#}", open(path, &torrent(true)).unwrap_err());
+        let error = format!("{:#}", open(path, &torrent(true), Checks::default()).err().unwrap());
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
@@ -172,7 +206,10 @@ mod tests {
     fn a_missing_file_is_made_as_long_as_the_file_system() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("target.img");
-        assert_eq!(open(&path, &torrent(true)).unwrap().notes, Vec::<String>::new());
+        assert_eq!(
+            open(&path, &torrent(true), Checks::default()).unwrap().notes,
+            Vec::<String>::new()
+        );
         assert_eq!(path.metadata().unwrap().len(), 2 << 20);
     }
 
@@ -182,7 +219,7 @@ mod tests {
         for (len, wanted) in [(5 << 20, 5 << 20), (4096, 2 << 20)] {
             let path = dir.path().join(len.to_string());
             std::fs::write(&path, vec![7; len]).unwrap();
-            open(&path, &torrent(true)).unwrap();
+            open(&path, &torrent(true), Checks::default()).unwrap();
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!(bytes.len(), wanted);
             assert!(bytes[..len.min(wanted)].iter().all(|&b| b == 7), "nothing is written yet");
@@ -192,7 +229,7 @@ mod tests {
     #[test]
     fn what_cannot_be_checked_is_said() {
         let dir = tempfile::tempdir().unwrap();
-        let target = open(&dir.path().join("t"), &torrent(false)).unwrap();
+        let target = open(&dir.path().join("t"), &torrent(false), Checks::default()).unwrap();
         assert!(target.notes[0].contains("does not tell how large"), "{:?}", target.notes);
     }
 
@@ -219,11 +256,13 @@ mod tests {
         refused(small.path(), &["has 1048576 bytes (1 MiB)", "needs 2097152 (2 MiB)"]);
         let other = attach(4 << 20, 4096);
         refused(other.path(), &["sectors of 4096 bytes", "sectors of 512"]);
+        let forced = open(other.path(), &torrent(true), Checks { force: true }).unwrap();
+        assert!(forced.notes[0].contains("sectors of 4096 bytes"), "{:?}", forced.notes);
         let good = attach(2 << 20, 512);
-        let target = open(good.path(), &torrent(true)).unwrap();
+        let target = open(good.path(), &torrent(true), Checks::default()).unwrap();
         refused(good.path(), &["in use", "for this program alone"]);
         drop(target);
-        open(good.path(), &torrent(true)).unwrap();
+        open(good.path(), &torrent(true), Checks::default()).unwrap();
     }
 
     #[test]

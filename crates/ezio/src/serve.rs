@@ -2,6 +2,7 @@
 
 use crate::capture::{self, Capture};
 use crate::control::{HttpConfig, interfaces};
+use crate::device::{self, Claim, Purpose, Use};
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::{self, hex};
 use crate::node::{Message, Node, NodeOptions, name_of};
@@ -53,9 +54,10 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
             serve.from.len()
         );
         let pairs = serve.sources.iter().zip(&serve.from);
-        pairs.map(|(torrent, path)| opened(torrent, path)).collect::<anyhow::Result<_>>()?
+        let open = |(torrent, path): (&PathBuf, &PathBuf)| opened(torrent, path, serve, ui);
+        pairs.map(open).collect::<anyhow::Result<_>>()?
     };
-    let torrents: Vec<_> = carried.iter().map(|job| Arc::clone(&job.metainfo)).collect();
+    let torrents: Vec<_> = carried.iter().map(|held| Arc::clone(&held.job.metainfo)).collect();
     check_names(&torrents)?;
     // The pages ask the engine, which is started after their server is configured.
     let status: Arc<OnceLock<StatusReader>> = Arc::default();
@@ -66,7 +68,9 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     };
     let mut node = Node::start(&serve.node, Some(http), None)?;
     let _ = status.set(Box::new(node.status_reader()));
-    for job in carried {
+    let mut claims = Vec::new();
+    for Held { job, claim } in carried {
+        claims.push(claim);
         let (metainfo, trackers) = (Arc::clone(&job.metainfo), job.metainfo.trackers().to_vec());
         node.add(job, trackers, true)?;
         announce_to_people(&node, serve, &metainfo, ui);
@@ -78,23 +82,50 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
 
 type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
 
+/// A torrent to seed, and the hold on where its image is.
+struct Held {
+    job: Job,
+    claim: Option<Claim>,
+}
+
 /// Captures every source into a torrent of its own.
-fn captured(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Vec<Job>> {
+fn captured(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Vec<Held>> {
     let dir = tempfile::tempdir().context("make a temporary directory")?;
     let capture = |(number, source): (usize, &PathBuf)| {
         let output = dir.path().join(format!("{number}.torrent"));
         let job =
             Capture { source: source.clone(), output: output.clone(), ..serve.capture.clone() };
         capture::run(&job, Ui { quiet: true, ..ui }, stop)?;
-        opened(&output, source)
+        opened(&output, source, serve, ui)
     };
     serve.sources.iter().enumerate().map(capture).collect()
 }
 
-fn opened(torrent: &Path, path: &Path) -> anyhow::Result<Job> {
+fn opened(torrent: &Path, path: &Path, serve: &Serve, ui: Ui) -> anyhow::Result<Held> {
     let metainfo = Arc::new(inspect::load(torrent)?);
     let store = store::open(&metainfo, path)?;
-    Ok(Job { metainfo, content: Content::Source(store) })
+    let claim = if path.is_dir() { None } else { hold(path, serve.capture.force, ui)? };
+    Ok(Held { job: Job { metainfo, content: Content::Source(store) }, claim })
+}
+
+/// Keeps others from changing the source while it is seeded: what has changed no longer fits its
+/// hashes, and nobody could finish.
+fn hold(path: &Path, force: bool, ui: Ui) -> anyhow::Result<Option<Claim>> {
+    let (_, device) = device::open_source(path)?;
+    let shown = path.display();
+    let uses = device::usage(&device).with_context(|| format!("find out who uses {shown}"))?;
+    if uses.is_empty() {
+        return Ok(Some(device::claim(&device, Purpose::Reading)?));
+    }
+    let list = uses.iter().map(Use::to_string).collect::<Vec<_>>().join(", ");
+    let may_change = uses.iter().any(Use::may_write);
+    ensure!(
+        !may_change || force,
+        "{shown} is in use: {list}; what changes while it is served reaches nobody, unmount it, or \
+         serve it all the same with --force"
+    );
+    ui.note(&format!("{shown} is {list}; nothing keeps others from changing it"));
+    Ok(None)
 }
 
 /// Prints the line to run on the targets.

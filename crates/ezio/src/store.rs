@@ -6,14 +6,20 @@
 
 mod device;
 mod dir;
+mod dir_target;
+mod some_pieces;
 mod target;
 
 pub use device::DeviceStore;
 pub use dir::{DirStore, Names};
+pub use dir_target::DirTarget;
+pub use some_pieces::SomePieces;
 pub use target::{DeviceTarget, HEAD_LEN};
 
+use rustix::io::pwritev;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,6 +50,32 @@ pub trait Store: Send + Sync {
         let _ = range;
         false
     }
+}
+
+/// An image in the making. What was written is read back through [`Store`].
+pub trait Target: Store {
+    /// Writes verified bytes at the image offset `offset`; `parts` are laid end to end.
+    ///
+    /// # Errors
+    /// What the kernel said, and where. Then any of the bytes may have been written.
+    fn write(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError>;
+
+    /// Brings everything to the medium. Returns when it is there.
+    ///
+    /// # Errors
+    /// What the kernel said. Then the target is not to be used.
+    fn finish(&self) -> Result<(), StoreError>;
+
+    /// Drops what the kernel keeps in memory of the image, as far as it is on the medium: what is
+    /// read next comes from there.
+    fn drop_cache(&self);
+
+    /// Says that pieces may be here already and will be looked at: what is kept back until the end
+    /// is read first, so that looking finds it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn expect_content(&self) -> Result<(), StoreError>;
 }
 
 /// Opens what `path` is, to read the image of `torrent` from it: a directory of block files, a
@@ -103,6 +135,67 @@ pub fn io_reason(error: &io::Error) -> String {
         Some(end) => text[..end].to_owned(),
         None => text,
     }
+}
+
+/// A cursor over buffers laid end to end.
+struct Parts<'a> {
+    parts: &'a [&'a [u8]],
+    /// Bytes of the first buffer that are taken.
+    skip: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn new(parts: &'a [&'a [u8]]) -> Parts<'a> {
+        Parts { parts, skip: 0 }
+    }
+
+    /// Bytes of all that is left.
+    fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum::<u64>() - self.skip as u64
+    }
+
+    /// The next `len` bytes.
+    fn take(&mut self, mut len: u64) -> Vec<&'a [u8]> {
+        let mut taken = Vec::new();
+        while len > 0
+            && let Some((first, rest)) = self.parts.split_first()
+        {
+            let part = &first[self.skip..];
+            if (part.len() as u64) <= len {
+                taken.push(part);
+                len -= part.len() as u64;
+                (self.parts, self.skip) = (rest, 0);
+            } else {
+                // Less than the buffer's length, so it fits.
+                taken.push(&part[..len as usize]);
+                self.skip += len as usize;
+                len = 0;
+            }
+        }
+        taken
+    }
+}
+
+/// Buffers of one system call at most (`UIO_MAXIOV`).
+const IOV_MAX: usize = 1024;
+
+/// Writes all of `parts` at `offset` of `file`. On failure also says at which offset.
+fn write_exact(file: &File, offset: u64, parts: &[&[u8]]) -> Result<(), (u64, io::Error)> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let (mut slices, mut at) = (&mut slices[..], offset);
+    while !slices.is_empty() {
+        let batch = &slices[..slices.len().min(IOV_MAX)];
+        match pwritev(file, batch, at) {
+            Ok(0) => return Err((at, io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut slices, written);
+                at += written as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err((at, error.into())),
+        }
+    }
+    Ok(())
 }
 
 /// Runs `each` with every part of `range`: which span of the layout, and which bytes of the range.

@@ -2,13 +2,13 @@
 
 use crate::hashing::Hashing;
 use crate::inspect;
-use crate::store::{self, StoreError};
+use crate::store::{self, Store, StoreError};
 use crate::ui::Ui;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use swarm::layout::Extent;
@@ -24,13 +24,39 @@ pub fn run(torrent_path: &Path, path: &Path, ui: Ui, stop: &AtomicBool) -> anyho
     let torrent = inspect::load(torrent_path)?;
     let store = store::open(&torrent, path)?;
     let started = Instant::now();
-    let bad = Mutex::new(BTreeMap::new());
     let progress = ui.progress("verify", torrent.layout().image_len());
+    let bad = bad_pieces(&torrent, &*store, &progress.done, stop)?;
+    drop(progress);
+    report(&torrent, path, &bad, started, ui);
+    Ok(bad.is_empty())
+}
+
+/// Why a piece is bad.
+#[derive(Debug)]
+pub enum Why {
+    /// Its SHA-1 is not the torrent's.
+    Differs,
+    /// Reading failed.
+    Unreadable(StoreError),
+}
+
+/// Hashes the image of `torrent` in `store` and returns the pieces that are wrong. `done` counts
+/// the bytes.
+///
+/// # Errors
+/// If `stop` was set.
+pub fn bad_pieces(
+    torrent: &Metainfo,
+    store: &dyn Store,
+    done: &AtomicU64,
+    stop: &AtomicBool,
+) -> anyhow::Result<BTreeMap<u32, Why>> {
+    let bad = Mutex::new(BTreeMap::new());
     let hashing = Hashing {
-        store: &*store,
+        store,
         image_len: torrent.layout().image_len(),
         piece_len: torrent.piece_len(),
-        done: &progress.done,
+        done,
         stop,
         tee: None,
     };
@@ -45,27 +71,13 @@ pub fn run(torrent_path: &Path, path: &Path, ui: Ui, stop: &AtomicBool) -> anyho
         bad.lock().unwrap_or_else(PoisonError::into_inner).insert(piece, why);
         true
     })?;
-    drop(progress);
-    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-        anyhow::bail!("interrupted");
-    }
-    let bad = bad.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report(&torrent, path, &bad, started, ui);
-    Ok(bad.is_empty())
+    anyhow::ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+    Ok(bad.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Why a piece is bad.
-enum Why {
-    Differs,
-    Unreadable(StoreError),
-}
-
-fn report(torrent: &Metainfo, path: &Path, bad: &BTreeMap<u32, Why>, started: Instant, ui: Ui) {
-    let (shown, pieces) = (path.display(), torrent.piece_count());
-    let seconds = started.elapsed().as_secs_f64();
-    let len = torrent.layout().image_len();
-    // The rate is for people: a float's 53 bits are enough.
-    let rate = Rate((len as f64 / seconds.max(0.001)) as u64);
+/// A line for each bad piece, with its places on the device.
+#[must_use]
+pub fn list(torrent: &Metainfo, bad: &BTreeMap<u32, Why>) -> String {
     let mut text = String::new();
     for (&piece, why) in bad {
         let what = match why {
@@ -75,6 +87,16 @@ fn report(torrent: &Metainfo, path: &Path, bad: &BTreeMap<u32, Why>, started: In
         // Writing to a string cannot fail.
         let _ = writeln!(text, "piece {piece} {what}: {}", show(&device_ranges(torrent, piece)));
     }
+    text
+}
+
+fn report(torrent: &Metainfo, path: &Path, bad: &BTreeMap<u32, Why>, started: Instant, ui: Ui) {
+    let (shown, pieces) = (path.display(), torrent.piece_count());
+    let seconds = started.elapsed().as_secs_f64();
+    let len = torrent.layout().image_len();
+    // The rate is for people: a float's 53 bits are enough.
+    let rate = Rate((len as f64 / seconds.max(0.001)) as u64);
+    let mut text = list(torrent, bad);
     let summary = match bad.len() {
         0 => format!("{shown}: all {pieces} pieces are right"),
         bad => format!("{shown}: {bad} of {pieces} pieces are bad"),

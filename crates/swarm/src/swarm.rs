@@ -233,6 +233,8 @@ pub struct Progress {
     pub in_flight: u32,
     /// Cannot be read here.
     pub unreadable: u32,
+    /// Missing, and no connected peer has them.
+    pub nowhere: u32,
     /// Connected peers.
     pub peers: u32,
     /// Of these, peers that want something of us now.
@@ -365,6 +367,7 @@ impl Swarm {
             in_flight: torrent.in_flight,
             // Both are below 2^32 as there are at most that many pieces and peers.
             unreadable: unreadable.count() as u32,
+            nowhere: torrent.nowhere(),
             peers: torrent.peers.len() as u32,
             interested: torrent
                 .peers

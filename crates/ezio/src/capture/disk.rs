@@ -6,7 +6,7 @@ use super::image_dir::ImageDirWriter;
 use super::partclone;
 use super::torrent_info::TorrentInfo;
 use super::{Capture, Image, PARTCLONE_PIECE_LEN, hash, unshare};
-use crate::device::{self, Claim, Device, Fingerprint, Use};
+use crate::device::{self, Claim, Device, Fingerprint, Purpose, Use};
 use crate::hashing::Tee;
 use crate::store::{DeviceStore, StoreError, io_reason};
 use crate::ui::Ui;
@@ -304,7 +304,7 @@ impl Source<'_> {
         if self.job.force && !self.uses()?.is_empty() {
             return Ok(None);
         }
-        Ok(Some(device::claim(&self.device)?))
+        Ok(Some(device::claim(&self.device, Purpose::Reading)?))
     }
 
     fn refuse_dirty(&self, fs: &FileSystem) -> anyhow::Result<()> {

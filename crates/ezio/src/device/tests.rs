@@ -76,7 +76,14 @@ fn a_regular_file_is_described() {
     assert_eq!(file.stream_position().expect("it can seek"), 0);
     assert_eq!(usage(&device).expect("the kernel tells"), []);
     assert_eq!(partitions(&device).expect("there are none"), []);
-    claim(&device).expect("nothing to claim");
+    let first = claim(&device, Purpose::Reading).expect("nobody uses it");
+    let second = claim(&device, Purpose::Reading).expect("readers do not mind each other");
+    let said = claim(&device, Purpose::Writing).expect_err("it is read").to_string();
+    assert!(said.contains("is it being served"), "{said}");
+    drop((first, second));
+    let writer = claim(&device, Purpose::Writing).expect("nobody reads it any more");
+    claim(&device, Purpose::Reading).expect_err("it is written");
+    drop(writer);
 }
 
 #[test]
@@ -102,20 +109,25 @@ fn a_claim_keeps_mount_away_and_is_refused_with_the_mount_point() {
     tool::run(tool::words("mkfs.ext4 -q -F").arg(&path)).expect("mkfs works");
     let disk = attach(&path);
     let (_, device) = open_source(disk.path()).expect("root may open it");
-    let held = claim(&device).expect("nobody uses it");
-    assert!(claim(&device).expect_err("it is held").to_string().contains("does not tell"));
+    let held = claim(&device, Purpose::Writing).expect("nobody uses it");
+    assert!(
+        claim(&device, Purpose::Writing)
+            .expect_err("it is held")
+            .to_string()
+            .contains("does not tell")
+    );
     Mount::new(disk.path(), "ext4", "rw").expect_err("the claim keeps it away");
     drop(held);
 
     let mounted = Mount::new(disk.path(), "ext4", "rw").expect("it is free again");
-    let said = claim(&device).expect_err("it is mounted").to_string();
+    let said = claim(&device, Purpose::Writing).expect_err("it is mounted").to_string();
     assert!(said.contains(&format!("mounted at {}", mounted.path().display())), "{said}");
     let (_, file) = open_source(&path).expect("it can be opened");
     let uses = usage(&file).expect("the kernel tells");
     assert!(matches!(&uses[..], [Use::Loop { uses, .. }] if uses.len() == 1), "{uses:?}");
     assert!(uses[0].may_write());
     mounted.unmount().expect("nobody is in it");
-    claim(&device).expect("nobody uses it any more");
+    claim(&device, Purpose::Writing).expect("nobody uses it any more");
 
     let mounted = Mount::new(disk.path(), "ext4", "ro").expect("it is free again");
     let uses = usage(&device).expect("the kernel tells");
@@ -164,12 +176,12 @@ fn partitions_are_listed_and_their_uses_are_the_disks() {
     let first = disk.partition(1).expect("the first partition");
     tool::run(tool::words("mkfs.ext4 -q -F").arg(&first)).expect("mkfs works");
     let mounted = Mount::new(&first, "ext4", "rw").expect("it can be mounted");
-    let said = claim(&whole).expect_err("its partition is mounted").to_string();
+    let said = claim(&whole, Purpose::Writing).expect_err("its partition is mounted").to_string();
     assert!(said.contains(&format!("its partition {}: mounted at", found[0].name)), "{said}");
     let (_, second) = open_source(disk.partition(2).expect("the second")).expect("root may");
     let Kind::BlockDevice(block) = &second.kind else { panic!("{second:?}") };
     assert_eq!(block.disk.as_deref(), disk.path().to_str().and_then(|p| p.strip_prefix("/dev/")));
-    claim(&second).expect("its neighbour is mounted, not it");
+    claim(&second, Purpose::Writing).expect("its neighbour is mounted, not it");
     mounted.unmount().expect("nobody is in it");
 }
 

@@ -5,7 +5,8 @@
 
 use super::link::Link;
 use super::pieces::Pool;
-use super::{Input, Inputs};
+use super::throttle::Throttle;
+use super::{Input, Inputs, Shared};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,10 @@ use swarm::swarm::Event;
 use swarm::wire::{self, BLOCK_LEN_MAX, Block, Message};
 
 /// Reads until the connection ends, and tells the scheduler why.
-pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs) {
-    let mut reader = Reader { link, pool, inputs, buffer: vec![0; BUFFER_LEN], start: 0, end: 0 };
+pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs, shared: &Shared) {
+    let limit = shared.limits.as_ref().map(|limits| &limits.receiving);
+    let buffer = vec![0; BUFFER_LEN];
+    let mut reader = Reader { link, pool, inputs, limit, buffer, start: 0, end: 0 };
     let why = match reader.read_all() {
         Ok(()) => "it closed the connection".to_owned(),
         Err(error) => crate::store::io_reason(&error),
@@ -31,6 +34,7 @@ struct Reader<'a> {
     link: &'a Link,
     pool: &'a Arc<Pool>,
     inputs: &'a Inputs,
+    limit: Option<&'a Throttle>,
     buffer: Vec<u8>,
     /// What was received and not used yet.
     start: usize,
@@ -99,6 +103,10 @@ impl Reader<'_> {
 
     /// Receives a block. One that was not asked for, or is not awaited any more, is thrown away.
     fn block(&mut self, block: Block) -> io::Result<()> {
+        if let Some(limit) = self.limit {
+            // What waits here fills the socket, and the sender slows down.
+            limit.wait(u64::from(block.len));
+        }
         let expected = self.link.take_expected(block);
         // The decoder allows no longer block.
         let mut buffer = self.pool.get(block.len as usize);

@@ -9,15 +9,15 @@ use super::link::Link;
 use super::pieces::{Assembly, Buffer, Piece, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
-    node_of, reader, writer,
+    node_of, reader, recheck, writer,
 };
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
 use swarm::swarm::{Action, Config, Event, PeerId, Start, Swarm, TorrentId, TorrentSpec};
@@ -44,6 +44,9 @@ pub(super) struct Scheduler {
     next_torrent: u32,
     next_peer: u32,
     published: Instant,
+    /// Set at the end, for the threads that check.
+    stopped: Arc<AtomicBool>,
+    checks: Vec<JoinHandle<()>>,
 }
 
 /// An address at which a peer is said to listen.
@@ -99,10 +102,12 @@ impl Scheduler {
             next_torrent: 0,
             next_peer: 0,
             published: now,
+            stopped: Arc::default(),
+            checks: Vec::new(),
         }
     }
 
-    pub(super) fn run(mut self, receiver: &Receiver<Input>) {
+    pub(super) fn run(mut self, receiver: Receiver<Input>) {
         loop {
             match receiver.recv_timeout(self.timeout()) {
                 Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => break,
@@ -116,6 +121,13 @@ impl Scheduler {
         }
         for link in self.links.values() {
             link.close();
+        }
+        self.stopped.store(true, Ordering::Relaxed);
+        // They may wait to tell something that nobody will hear.
+        drop(receiver);
+        for thread in self.checks {
+            // One that panicked has said so.
+            let _ = thread.join();
         }
     }
 
@@ -143,6 +155,7 @@ impl Scheduler {
             Input::Event(event) => self.handle(event),
             Input::Block { peer, block, buffer } => self.block(peer, block, buffer),
             Input::Disconnected { peer, why } => self.disconnected(peer, &why),
+            Input::Checked { torrent, piece, right } => self.checked(torrent, piece, right),
             Input::Verified { torrent, piece, right } => {
                 self.handle(Event::Verified(torrent, piece, right));
             }
@@ -231,10 +244,11 @@ impl Scheduler {
         let id = TorrentId(self.next_torrent);
         self.next_torrent += 1;
         let metainfo = job.metainfo;
-        let (store, target, start): (Arc<dyn Store>, _, _) = match job.content {
-            Content::Source(store) => (store, None, Start::Source),
-            Content::Target(target) => {
-                (Arc::clone(&target) as Arc<dyn Store>, Some(target), Start::Empty)
+        let (store, target, start, check): (Arc<dyn Store>, _, _, _) = match job.content {
+            Content::Source(store) => (store, None, Start::Source, Vec::new()),
+            Content::Target { target, check } => {
+                let start = if check.is_empty() { Start::Empty } else { Start::Unknown };
+                (Arc::clone(&target) as Arc<dyn Store>, Some(target), start, check)
             }
         };
         let have = Have::new(metainfo.piece_count(), start == Start::Source);
@@ -256,8 +270,44 @@ impl Scheduler {
         });
         self.torrents.insert(id, Arc::clone(&carried));
         self.handle(Event::Add(id, spec));
+        if start == Start::Unknown {
+            self.check(&carried, check);
+        }
         let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
         shared.insert(info_hash, carried);
+    }
+
+    /// Has the pieces `check` looked at; the others are missing.
+    fn check(&mut self, carried: &Arc<Carried>, check: Vec<u32>) {
+        let mut wanted = check.iter().copied().peekable();
+        for piece in 0..carried.metainfo.piece_count() {
+            if wanted.next_if_eq(&piece).is_none() {
+                self.handle(Event::NotFound(carried.id, piece));
+            }
+        }
+        let (checked, inputs, stop) =
+            (Arc::clone(carried), self.inputs.clone(), Arc::clone(&self.stopped));
+        let list = check.clone();
+        let thread = thread::Builder::new().name("check".to_owned());
+        match thread.spawn(move || recheck::run(&checked, &list, &stop, &inputs)) {
+            Ok(thread) => self.checks.push(thread),
+            // Without the thread nothing is trusted.
+            Err(_) => {
+                for piece in check {
+                    self.handle(Event::NotFound(carried.id, piece));
+                }
+            }
+        }
+    }
+
+    fn checked(&mut self, torrent: TorrentId, piece: u32, right: bool) {
+        if !right {
+            return self.handle(Event::NotFound(torrent, piece));
+        }
+        if let Some(carried) = self.torrents.get(&torrent) {
+            carried.have.insert(piece);
+            self.handle(Event::Found(torrent, piece));
+        }
     }
 
     fn block(&mut self, peer: PeerId, block: Block, buffer: Buffer) {
@@ -377,13 +427,15 @@ impl Scheduler {
     fn start_threads(&self, link: &Arc<Link>) -> std::io::Result<()> {
         let (reading, inputs, pool) =
             (Arc::clone(link), self.inputs.clone(), Arc::clone(&self.pool));
+        let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("read {}", link.addr.ip()))
-            .spawn(move || reader::run(&reading, &pool, &inputs))?;
+            .spawn(move || reader::run(&reading, &pool, &inputs, &shared))?;
         let (writing, inputs) = (Arc::clone(link), self.inputs.clone());
+        let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("write {}", link.addr.ip()))
-            .spawn(move || writer::run(&writing, &inputs))?;
+            .spawn(move || writer::run(&writing, &inputs, &shared))?;
         Ok(())
     }
 
@@ -411,6 +463,7 @@ impl Scheduler {
                 stored: progress.stored,
                 received: carried.received.load(Ordering::Relaxed),
                 sent: carried.sent.load(Ordering::Relaxed),
+                nowhere: progress.nowhere,
                 peers: progress.peers,
                 peers_interested: progress.interested,
             })

@@ -1,6 +1,6 @@
 use super::*;
 use crate::sha1::digest;
-use crate::store::DeviceStore;
+use crate::store::{DeviceStore, DeviceTarget};
 use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -42,6 +42,7 @@ fn node() -> (Engine, Receiver<Notice>) {
         listen: vec![SocketAddr::from((LOOPBACK, 0))],
         budget: 64 << 20,
         networks: Networks::default(),
+        limit: None,
     };
     let engine = Engine::start(&config, move |notice| drop(sender.send(notice))).unwrap();
     (engine, notices)
@@ -52,7 +53,7 @@ fn target(metainfo: &Arc<Metainfo>, path: &Path) -> Job {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let layout = Arc::new(metainfo.layout().clone());
     let target = Arc::new(DeviceTarget::new(file, path, layout));
-    Job { metainfo: Arc::clone(metainfo), content: Content::Target(target) }
+    Job { metainfo: Arc::clone(metainfo), content: Content::Target { target, check: Vec::new() } }
 }
 
 fn source(metainfo: &Arc<Metainfo>, path: &Path) -> Job {

@@ -4,7 +4,8 @@
 //! store; many of them with one system call.
 
 use super::link::Link;
-use super::{Input, Inputs};
+use super::throttle::Limits;
+use super::{Input, Inputs, Shared};
 use std::io::{self, IoSlice, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use swarm::swarm::Event;
 use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 
 /// Writes until the connection is closed.
-pub(super) fn run(link: &Link, inputs: &Inputs) {
-    let mut writer = Writer { link, inputs, control: Vec::new(), disk: Vec::new() };
+pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
+    let limits = shared.limits.as_ref();
+    let mut writer = Writer { link, inputs, limits, control: Vec::new(), disk: Vec::new() };
     // The reader tells the scheduler why the connection has ended.
     if writer.write_all().is_err() {
         link.close();
@@ -30,6 +32,7 @@ const RUN_LEN_MAX: u32 = 1 << 20;
 struct Writer<'a> {
     link: &'a Link,
     inputs: &'a Inputs,
+    limits: Option<&'a Limits>,
     control: Vec<u8>,
     /// Bytes read from the store.
     disk: Vec<u8>,
@@ -37,13 +40,17 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write_all(&mut self) -> io::Result<()> {
+        let run_len = self.limits.map_or(RUN_LEN_MAX, |limits| limits.block_max);
         while let Some(mut outbox) = self.link.wait(KEEP_ALIVE) {
             self.control.clear();
             outbox.take_control(&mut self.control);
-            let run = outbox.take(RUN_LEN_MAX);
+            let run = outbox.take(run_len);
             drop(outbox);
             (&self.link.stream).write_all(&self.control)?;
             if let Some(run) = run {
+                if let Some(limits) = self.limits {
+                    limits.sending.wait(u64::from(run.len));
+                }
                 self.blocks(run)?;
             }
         }

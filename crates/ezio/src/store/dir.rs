@@ -24,6 +24,8 @@ pub struct DirStore {
     names: Names,
     layout: Arc<Layout>,
     open: Mutex<OpenFiles>,
+    /// Files are opened to be written too.
+    writable: bool,
 }
 
 impl DirStore {
@@ -33,10 +35,7 @@ impl DirStore {
     /// # Errors
     /// If neither holds the first block file.
     pub fn open(torrent: &Metainfo, dir: &Path) -> anyhow::Result<DirStore> {
-        let mut names = Names::default();
-        for index in 0..torrent.layout().extents().len() {
-            names.push(&torrent.path(index).join(&b'/'));
-        }
+        let names = Names::of(torrent);
         let below = dir.join(OsStr::from_bytes(torrent.name()));
         let first = names.get(0);
         let dir =
@@ -59,21 +58,35 @@ impl DirStore {
     pub fn new(dir: &Path, names: Names, layout: Arc<Layout>) -> DirStore {
         assert_eq!(names.ends.len(), layout.extents().len(), "a name for every extent");
         let open = Mutex::new(OpenFiles { files: HashMap::new(), clock: 0 });
-        DirStore { dir: dir.to_owned(), names, layout, open }
+        DirStore { dir: dir.to_owned(), names, layout, open, writable: false }
+    }
+
+    /// As [`DirStore::new`], of files that will be written to.
+    pub(super) fn writable(dir: &Path, names: Names, layout: Arc<Layout>) -> DirStore {
+        DirStore { writable: true, ..DirStore::new(dir, names, layout) }
+    }
+
+    pub(super) fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The path of the file that holds extent `index`.
-    fn path(&self, index: usize) -> PathBuf {
+    pub(super) fn path(&self, index: usize) -> PathBuf {
         self.dir.join(self.names.get(index))
     }
 
-    fn file(&self, index: usize) -> io::Result<Arc<File>> {
+    pub(super) fn file(&self, index: usize) -> io::Result<Arc<File>> {
         if let Some(file) = self.lock().find(index) {
             return Ok(file);
         }
         // Outside of the lock: opening may wait for a disk. Two threads may open the same file;
         // then one of both is kept.
-        let file = Arc::new(File::open(self.path(index))?);
+        let file =
+            Arc::new(File::options().read(true).write(self.writable).open(self.path(index))?);
         self.lock().keep(index, Arc::clone(&file));
         Ok(file)
     }
@@ -118,6 +131,16 @@ pub struct Names {
 }
 
 impl Names {
+    /// The names of the block files of `torrent`, one for each extent.
+    #[must_use]
+    pub fn of(torrent: &Metainfo) -> Names {
+        let mut names = Names::default();
+        for index in 0..torrent.layout().extents().len() {
+            names.push(&torrent.path(index).join(&b'/'));
+        }
+        names
+    }
+
     /// Adds a name, relative to the directory.
     pub fn push(&mut self, name: &[u8]) {
         self.bytes.extend_from_slice(name);

@@ -5,6 +5,8 @@
 #[path = "../capture/disk.rs"]
 mod disk;
 
+mod options;
+
 use disk::Disk;
 use lab::{FileSystem, Need, Running, Tree};
 use serde_json::Value;

@@ -144,6 +144,14 @@ impl Torrent {
         self.offset(piece, units.end) - self.offset(piece, units.start)
     }
 
+    /// Pieces that are missing and that no connected peer has.
+    pub(crate) fn nowhere(&self) -> u32 {
+        let states = self.states.iter().zip(&self.copies);
+        let nowhere = states.filter(|&(state, &copies)| *state == State::Missing && copies == 0);
+        // At most as many as there are pieces.
+        u32::try_from(nowhere.count()).unwrap_or(u32::MAX)
+    }
+
     /// Whether some peer should be asked for more of `piece`, as it is now.
     pub(crate) fn is_open(&self, piece: u32) -> bool {
         self.states[piece as usize] == State::Missing

@@ -69,7 +69,9 @@ fn partclone_maps_beside_a_claim_where_the_table_says_so() {
         let device = LoopDevice::attach(&image.path, LoopOptions::default());
         let device = device.expect("a free loop device");
         let (file, found) = crate::device::open_source(device.path()).expect("root may open it");
-        let claim = kind.works_beside_claim().then(|| crate::device::claim(&found));
+        let claim = kind
+            .works_beside_claim()
+            .then(|| crate::device::claim(&found, crate::device::Purpose::Reading));
         let claim = claim.transpose().expect("nobody else uses it");
         let map = image.directory.path().join("map");
         let before = crate::device::Fingerprint::take(&file, &found).expect("it can be read");

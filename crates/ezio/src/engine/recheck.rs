@@ -1,0 +1,31 @@
+//! Looks for pieces that are on a target already: of an interrupted run, or of an older image.
+
+use super::{Carried, Input, Inputs};
+use crate::hashing::Hashing;
+use crate::store::SomePieces;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+/// Hashes the pieces `check`, ascending, on all cores and tells the scheduler of each. Ends soon
+/// after `stop` is set.
+pub(super) fn run(carried: &Carried, check: &[u32], stop: &AtomicBool, inputs: &Inputs) {
+    let metainfo = &carried.metainfo;
+    let len = check.iter().filter_map(|&piece| carried.piece_len(piece)).map(u64::from).sum();
+    let hashing = Hashing {
+        store: &SomePieces::new(&*carried.store, metainfo.piece_len(), check),
+        image_len: len,
+        piece_len: metainfo.piece_len(),
+        done: &AtomicU64::new(0),
+        stop,
+        tee: None,
+    };
+    let outcome = hashing.run(|index, result| {
+        // An index of the list, which is in memory.
+        let piece = check[index as usize];
+        // What cannot be read is not there: it is fetched, and writing it may mend the disk.
+        let right = result.is_ok_and(|digest| digest == metainfo.piece_hash(piece));
+        inputs.send(Input::Checked { torrent: carried.id, piece, right });
+        true
+    });
+    // Only the tee can fail, and there is none.
+    debug_assert!(outcome.is_ok(), "{outcome:?}");
+}
