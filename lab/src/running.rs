@@ -43,10 +43,19 @@ impl Running {
     pub fn serve(program: &Path, args: &[&str]) -> anyhow::Result<(Running, String)> {
         let all = [&["serve", "--http", "127.0.0.1:0"], args].concat();
         let mut server = Running::start(program, &all)?;
+        let url = format!("http://127.0.0.1:{}", server.ready()?["http_port"]);
+        Ok((server, url))
+    }
+
+    /// What an `ezio serve` says when it is ready; before, it tells of what it has captured.
+    ///
+    /// # Errors
+    /// As [`Running::result`].
+    pub fn ready(&mut self) -> anyhow::Result<Value> {
         loop {
-            let ready = server.result()?;
-            if let Some(port) = ready.get("http_port") {
-                return Ok((server, format!("http://127.0.0.1:{port}")));
+            let result = self.result()?;
+            if result.get("http_port").is_some() {
+                return Ok(result);
             }
         }
     }

@@ -24,7 +24,15 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
     run(Command::new("cargo")
         .args(["doc", "--workspace", "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;
-    test()
+    test()?;
+    smoke()
+}
+
+/// The commands that measure, at a size that only shows that they work.
+fn smoke() -> anyhow::Result<()> {
+    let sim = ["run", "-q", "-p", "sim", "--release", "--"];
+    let size = ["--nodes", "8", "--pieces", "64", "--check", "100"];
+    run(Command::new("cargo").args(sim).args(size))
 }
 
 /// Runs the README's test command and looks at what was skipped.

@@ -39,11 +39,8 @@ impl Connector {
         networks: Networks,
         shared: Arc<Shared>,
     ) -> anyhow::Result<Connector> {
-        let listeners = addrs
-            .iter()
-            .map(|&addr| listen(addr).with_context(|| format!("listen on {addr} (TCP)")));
         Ok(Connector {
-            listeners: listeners.collect::<anyhow::Result<_>>()?,
+            listeners: listen_on_all(addrs)?,
             networks,
             shared,
             dials: Mutex::default(),
@@ -144,6 +141,40 @@ impl Connector {
         }
     }
 }
+
+/// Listens on all addresses. Where any port will do it is one that is free on all of them, because
+/// a tracker is told of one.
+fn listen_on_all(addrs: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+    let mut tries = PORT_TRIES;
+    loop {
+        tries -= 1;
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        let mut taken = None;
+        for &(mut addr) in addrs {
+            if addr.port() == 0
+                && let Some(first) = listeners.first()
+            {
+                addr.set_port(first.local_addr().context("find out the port")?.port());
+            }
+            match listen(addr) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => {
+                    taken = Some(Err(error).with_context(|| format!("listen on {addr} (TCP)")));
+                    break;
+                }
+            }
+        }
+        match taken {
+            None => return Ok(listeners),
+            // The first address had one free that another does not have.
+            Some(_) if !listeners.is_empty() && addrs[0].port() == 0 && tries > 0 => {}
+            Some(error) => return error,
+        }
+    }
+}
+
+/// A port that is free on one address is rarely taken on the other.
+const PORT_TRIES: u32 = 16;
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

@@ -5,6 +5,7 @@
 #[path = "../capture/disk.rs"]
 mod disk;
 
+mod meeting;
 mod options;
 
 use disk::Disk;
