@@ -302,7 +302,10 @@ impl Lsd {
                 && !std::mem::replace(&mut sender.failed, true)
             {
                 let (group, name) = (sender.group, &sender.name);
-                self.context.note(format!("announce to {group} on {name}: {error}"));
+                self.context.note(format!(
+                    "announce to {group} on {name}: {}",
+                    crate::store::io_reason(error)
+                ));
             }
         }
     }
