@@ -11,6 +11,7 @@ mod listing;
 pub mod loop_device;
 pub mod mount;
 pub mod need;
+pub mod net;
 mod running;
 pub mod tool;
 pub mod tree;
@@ -21,6 +22,7 @@ pub use listing::Listing;
 pub use loop_device::{LoopDevice, LoopOptions};
 pub use mount::Mount;
 pub use need::{Need, require, skipped};
+pub use net::{Lan, Links};
 pub use running::Running;
 pub use tree::{Random, Tree};
 

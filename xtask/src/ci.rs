@@ -32,7 +32,8 @@ pub(crate) fn run_all() -> anyhow::Result<()> {
 fn smoke() -> anyhow::Result<()> {
     let sim = ["run", "-q", "-p", "sim", "--release", "--"];
     let size = ["--nodes", "8", "--pieces", "64", "--check", "100"];
-    run(Command::new("cargo").args(sim).args(size))
+    run(Command::new("cargo").args(sim).args(size))?;
+    crate::lab::smoke()
 }
 
 /// Runs the README's test command and looks at what was skipped.

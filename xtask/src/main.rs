@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask ci` and `cargo xtask bench`.
+//! The project's chores: `cargo xtask ci`, `cargo xtask bench` and `cargo xtask lab`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
+mod lab;
 
 use anyhow::{Context as _, bail};
 use std::path::Path;
@@ -25,7 +26,8 @@ fn main() -> anyhow::Result<()> {
         ["bench", "capture"] => bench::capture(4, 5),
         ["bench", "capture", gib] => bench::capture(gib.parse()?, 5),
         ["bench", "capture", gib, rounds] => bench::capture(gib.parse()?, rounds.parse()?),
-        _ => bail!("{USAGE}"),
+        ["lab", ref args @ ..] => lab::main(args),
+        _ => bail!("{USAGE}{}", lab::USAGE),
     }
 }
 
