@@ -21,7 +21,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use swarm::layout::Layout;
 use table::{Id, Magic, TABLE};
 
@@ -63,6 +64,7 @@ impl fmt::Display for Signature {
         write!(f, " at {:#x}", self.offset())?;
         match self.magics.len() {
             1 => Ok(()),
+            2 => f.write_str(" and one place more"),
             count => write!(f, " and {} places more", count - 1),
         }
     }
@@ -124,38 +126,77 @@ pub fn wipe(file: &File, survivors: &[Signature], layout: &Layout) -> Result<(),
     Ok(())
 }
 
-/// One sentence for each kind of survivor, of which a device may have several: what it is, where,
-/// and what would come of it; `path` is the device.
-#[must_use]
-pub fn describe(path: &Path, survivors: &[Signature]) -> Vec<String> {
-    by_effect(survivors)
-        .map(|(effect, list)| {
-            format!(
-                "{} still holds, outside of what will be written: {list}; it would survive and \
-                 {effect}; --wipe removes it",
-                path.display()
-            )
+/// What a target held before and the image would leave in place.
+#[derive(Debug)]
+pub struct Leftovers {
+    file: File,
+    path: PathBuf,
+    layout: Arc<Layout>,
+    survivors: Vec<Signature>,
+}
+
+impl Leftovers {
+    /// Looks for them in `file`, which was opened from `path` and has `len` bytes and logical sectors
+    /// of `sector` bytes, and to which `layout` will be written.
+    ///
+    /// # Errors
+    /// Where it could not be read.
+    pub fn find(
+        file: File,
+        path: &Path,
+        (len, sector): (u64, u32),
+        layout: Arc<Layout>,
+    ) -> Result<Leftovers, AccessError> {
+        let survivors = survivors(find(&file, len, sector)?, &layout);
+        Ok(Leftovers { file, path: path.to_owned(), layout, survivors })
+    }
+
+    /// A sentence for each thing that they would do: what is there, where, and what comes of it.
+    /// `wiped` if they are going to be erased.
+    #[must_use]
+    pub fn describe(&self, wiped: bool) -> Vec<String> {
+        describe(&self.path, &self.survivors, wiped)
+    }
+
+    /// Erases them, see [`wipe`].
+    ///
+    /// # Errors
+    /// Where that failed, and that it was this which failed.
+    pub fn wipe(&self) -> anyhow::Result<()> {
+        wipe(&self.file, &self.survivors, &self.layout).map_err(|error| {
+            let shown = self.path.display();
+            anyhow::anyhow!("remove old signatures from {shown}: {error}; nothing else was written")
         })
-        .collect()
+    }
 }
 
-/// The same after [`wipe`].
-#[must_use]
-pub fn describe_wiped(path: &Path, survivors: &[Signature]) -> Vec<String> {
-    by_effect(survivors)
-        .map(|(_, list)| format!("removed from {}: {list}", path.display()))
-        .collect()
-}
-
-/// The effects, in the order of the first signature that has it, and what has it.
-fn by_effect(signatures: &[Signature]) -> impl Iterator<Item = (&'static str, String)> + '_ {
-    let first = |(i, s): &(usize, &Signature)| {
-        !signatures[..*i].iter().any(|before| before.effect == s.effect)
+fn describe(path: &Path, survivors: &[Signature], wiped: bool) -> Vec<String> {
+    let mut effects: Vec<&str> = Vec::new();
+    for survivor in survivors {
+        if !effects.contains(&survivor.effect) {
+            effects.push(survivor.effect);
+        }
+    }
+    let of = |effect| {
+        let same: Vec<String> = survivors
+            .iter()
+            .filter(|survivor| survivor.effect == effect)
+            .map(Signature::to_string)
+            .collect();
+        let (they, them) = if same.len() == 1 { ("it", "it") } else { ("they", "them") };
+        let is_wiped = if same.len() == 1 { "it is" } else { "they are" };
+        let holds = format!(
+            "{} still holds, outside of what will be written: {}",
+            path.display(),
+            same.join(", ")
+        );
+        if wiped {
+            format!("{holds}; {is_wiped} removed first")
+        } else {
+            format!("{holds}; {they} would survive and {effect}; --wipe removes {them}")
+        }
     };
-    signatures.iter().enumerate().filter(first).map(|(_, s)| {
-        let same = signatures.iter().filter(|other| other.effect == s.effect);
-        (s.effect, same.map(Signature::to_string).collect::<Vec<_>>().join(", "))
-    })
+    effects.into_iter().map(of).collect()
 }
 
 /// What the row says, if it is there.

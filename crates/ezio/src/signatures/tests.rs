@@ -218,7 +218,7 @@ fn the_first_sector_is_told_apart() {
         )
     };
     check(GIB, 512, &[(0, &fat(b"FAT16   "))], &["vfat FAT16 at 0x36 and 2 places more"]);
-    check(GIB, 512, &[(0, &fat(b""))], &["vfat at 0x1fe and 1 places more"]);
+    check(GIB, 512, &[(0, &fat(b""))], &["vfat at 0x1fe and one place more"]);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn zfs_labels_are_found_at_both_ends() {
 fn discs_are_iso_or_udf_or_both() {
     let at = |slot: u64| 32768 + slot * 2048 + 1;
     let (iso, begin, nsr, end) = (&b"CD001"[..], &b"BEA01"[..], &b"NSR02"[..], &b"TEA01"[..]);
-    check(GIB, 2048, &[(at(0), iso), (at(1), iso)], &["iso9660 at 0x8001 and 1 places more"]);
+    check(GIB, 2048, &[(at(0), iso), (at(1), iso)], &["iso9660 at 0x8001 and one place more"]);
     let udf = "udf at 0x8001 and 2 places more";
     check(GIB, 2048, &[(at(0), begin), (at(1), nsr), (at(2), end)], &[udf]);
     check(GIB, 4096, &[(at(0), begin), (at(2), nsr), (at(4), end)], &[udf]);
@@ -253,7 +253,7 @@ fn discs_are_iso_or_udf_or_both() {
         GIB,
         512,
         &[(at(0), iso), (at(1), begin), (at(2), nsr)],
-        &["iso9660 at 0x8001", "udf at 0x8801 and 1 places more"],
+        &["iso9660 at 0x8001", "udf at 0x8801 and one place more"],
     );
     check(GIB, 512, &[(at(0), begin)], &[]);
 }
@@ -378,18 +378,19 @@ fn people_are_told_what_is_there_and_what_it_would_do() {
         signature("ddf_raid_member", "", table::RAID, vec![0x3000..0x3004]),
     ];
     assert_eq!(
-        describe(Path::new("/dev/sdb1"), &old),
+        describe(Path::new("/dev/sdb1"), &old, false),
         [
             "/dev/sdb1 still holds, outside of what will be written: linux_raid_member 1.0 at \
-             0x1000, ddf_raid_member at 0x3000; it would survive and make mdadm find an array that \
-             is not there; --wipe removes it",
+             0x1000, ddf_raid_member at 0x3000; they would survive and make mdadm find an array that \
+             is not there; --wipe removes them",
             "/dev/sdb1 still holds, outside of what will be written: gpt backup at 0x2000; it would \
              survive and make partitioning programs offer the old partitions again; --wipe removes \
              it",
         ]
     );
     assert_eq!(
-        describe_wiped(Path::new("/dev/sdb1"), &old[1..2]),
-        ["removed from /dev/sdb1: gpt backup at 0x2000"]
+        describe(Path::new("/dev/sdb1"), &old[1..2], true),
+        ["/dev/sdb1 still holds, outside of what will be written: gpt backup at 0x2000; it is \
+             removed first"]
     );
 }
