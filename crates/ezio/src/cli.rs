@@ -159,6 +159,11 @@ struct DeployArgs {
     #[arg(long)]
     verify: bool,
 
+    /// Remove what the target held before and the image would leave in place: old signatures of
+    /// RAID, LVM, ZFS, partition tables, file systems
+    #[arg(long, conflicts_with = "as_files")]
+    wipe: bool,
+
     /// Write to a device with sectors of another size than the image was made on
     #[arg(long)]
     force: bool,
@@ -327,7 +332,7 @@ impl From<DeployArgs> for Deploy {
             reuse: args.reuse,
             state: args.state,
             verify: args.verify,
-            checks: preflight::Checks { force: args.force },
+            checks: preflight::Checks { force: args.force, wipe: args.wipe },
             on_done: args.on_done,
             seed_for: Duration::from_secs(args.seed_for),
             node: args.node.into(),

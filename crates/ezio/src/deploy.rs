@@ -9,6 +9,7 @@ use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight;
+use crate::signatures::Leftovers;
 use crate::store::{Target, io_reason};
 use crate::ui::Ui;
 use crate::verify;
@@ -84,6 +85,9 @@ pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let report = found.server.map(|server| report(&server, &tasks, Arc::clone(&status)));
     let mut node = Node::start(&deploy.node, None, report)?;
     let _ = status.set(Box::new(node.status_reader()));
+    if deploy.checks.wipe {
+        tasks.iter().filter_map(|task| task.leftovers.as_ref()).try_for_each(Leftovers::wipe)?;
+    }
     for task in &mut tasks {
         let content = Content::Target {
             target: Arc::clone(&task.target),
@@ -117,6 +121,7 @@ struct Task {
     end: Option<End>,
     #[expect(dead_code, reason = "held, not read: nobody mounts the target meanwhile")]
     claim: Option<Claim>,
+    leftovers: Option<Leftovers>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,8 +139,9 @@ impl Task {
             preflight::open(&to, &metainfo, deploy.checks)?
         };
         opened.notes.iter().for_each(|note| ui.note(note));
-        let preflight::Target { store: target, claim, .. } = opened;
-        Ok(Task { metainfo, trackers, to, target, check: Vec::new(), end: None, claim })
+        let preflight::Target { store: target, claim, leftovers, .. } = opened;
+        let (check, end) = (Vec::new(), None);
+        Ok(Task { metainfo, trackers, to, target, check, end, claim, leftovers })
     }
 }
 

@@ -18,6 +18,7 @@ pub mod node;
 pub mod preflight;
 pub mod serve;
 pub mod sha1;
+pub mod signatures;
 pub mod store;
 pub mod ui;
 pub mod verify;

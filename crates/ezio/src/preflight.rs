@@ -3,12 +3,14 @@
 //! A target that is refused here is as it was before.
 
 use crate::device::{self, Claim, Device, DeviceError, Kind, Purpose, Use};
+use crate::signatures::Leftovers;
 use crate::store::{self, DeviceTarget, DirTarget, io_reason};
 use anyhow::{Context as _, bail, ensure};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use swarm::layout::Layout;
 use swarm::metainfo::Metainfo;
 use swarm::units::Bytes;
 
@@ -17,6 +19,8 @@ use swarm::units::Bytes;
 pub struct Checks {
     /// Take a device whose sectors have another size than those the image was made on.
     pub force: bool,
+    /// Old signatures are going to be removed, so it must be possible to look for them.
+    pub wipe: bool,
 }
 
 /// A target that may be written.
@@ -27,6 +31,8 @@ pub struct Target {
     pub claim: Option<Claim>,
     /// What could not be checked, or is worth knowing.
     pub notes: Vec<String>,
+    /// What it held before and the image would leave in place; a directory has none.
+    pub leftovers: Option<Leftovers>,
 }
 
 /// Opens `path` to write the image of `torrent` to: a block device, or a file, which is made, sparse
@@ -67,7 +73,7 @@ pub fn open_dir(path: &Path, torrent: &Metainfo) -> anyhow::Result<Target> {
         Bytes(free),
         Bytes(missing)
     );
-    Ok(Target { store: Arc::new(store), claim: None, notes: Vec::new() })
+    Ok(Target { store: Arc::new(store), claim: None, notes: Vec::new(), leftovers: None })
 }
 
 fn open_existing(
@@ -107,9 +113,35 @@ fn open_existing(
         Bytes(device.size_bytes),
         Bytes(needed)
     );
-    let notes = check_sectors(&device, torrent, checks)?;
-    let store = DeviceTarget::new(file, path, Arc::new(torrent.layout().clone()));
-    Ok(Target { store: Arc::new(store), claim: Some(claim), notes })
+    let mut notes = check_sectors(&device, torrent, checks)?;
+    let layout = Arc::new(torrent.layout().clone());
+    let leftovers = look_for_leftovers(&file, &device, &layout, checks, &mut notes)?;
+    let store = DeviceTarget::new(file, path, layout);
+    Ok(Target { store: Arc::new(store), claim: Some(claim), notes, leftovers })
+}
+
+/// A target that cannot be read where a signature might be may still be written.
+fn look_for_leftovers(
+    file: &File,
+    device: &Device,
+    layout: &Arc<Layout>,
+    checks: Checks,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<Leftovers>> {
+    let shown = device.path.display();
+    let size = (device.size_bytes, device.logical_sector_bytes);
+    let own = file.try_clone().with_context(|| format!("open {shown} a second time"))?;
+    match Leftovers::find(own, &device.path, size, Arc::clone(layout)) {
+        Ok(leftovers) => {
+            notes.extend(leftovers.describe(checks.wipe));
+            Ok(Some(leftovers))
+        }
+        Err(error) if checks.wipe => bail!("look for old signatures on {shown}: {error}"),
+        Err(error) => {
+            notes.push(format!("could not look for old signatures on {shown}: {error}"));
+            Ok(None)
+        }
+    }
 }
 
 /// A file system that was made for sectors of one size does not work on another.
@@ -171,7 +203,7 @@ fn not_writable(path: &Path, error: &io::Error) -> anyhow::Error {
 mod tests {
     use super::*;
     use lab::{LoopDevice, LoopOptions, Need};
-    use swarm::layout::{Extent, Layout};
+    use swarm::layout::Extent;
     use swarm::metainfo::{Draft, Origin};
 
     /// An image that ends at 1 MiB, of a file system of 2 MiB on sectors of 512 bytes.
@@ -256,7 +288,9 @@ mod tests {
         refused(small.path(), &["has 1048576 bytes (1 MiB)", "needs 2097152 (2 MiB)"]);
         let other = attach(4 << 20, 4096);
         refused(other.path(), &["sectors of 4096 bytes", "sectors of 512"]);
-        let forced = open(other.path(), &torrent(true), Checks { force: true }).unwrap();
+        let forced =
+            open(other.path(), &torrent(true), Checks { force: true, ..Default::default() })
+                .unwrap();
         assert!(forced.notes[0].contains("sectors of 4096 bytes"), "{:?}", forced.notes);
         let good = attach(2 << 20, 512);
         let target = open(good.path(), &torrent(true), Checks::default()).unwrap();
