@@ -68,9 +68,6 @@ impl Swarm {
 
     pub(super) fn on_message(&mut self, id: PeerId, message: Message) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let first = peer.fresh;
-        // A bitfield comes before anything but the extended handshake.
-        peer.fresh &= matches!(message, Message::Extended { .. } | Message::KeepAlive);
         match message {
             Message::Choke => self.on_choke(id),
             Message::Unchoke => {
@@ -81,20 +78,17 @@ impl Swarm {
             Message::NotInterested => self.on_interested(id, false),
             Message::Have(piece) if piece < peer.have.len() => self.gain(id, piece),
             Message::Have(_) => self.close(id, Reason::Nonsense("a piece behind the end")),
-            Message::Bitfield(bytes) if first => {
-                match Bitfield::from_bytes(&bytes, peer.have.len()) {
-                    Some(field) => self.gain_all(id, &field),
-                    None => self.close(id, Reason::Nonsense("a bitfield of another length")),
-                }
-            }
-            Message::HaveAll if first => {
+            // BEP 3 wants it first, if at all. aria2 sends one whenever it is shorter than the haves
+            // that it stands for, so it is taken like those: it adds, and takes nothing back.
+            Message::Bitfield(bytes) => match Bitfield::from_bytes(&bytes, peer.have.len()) {
+                Some(field) => self.gain_all(id, &field),
+                None => self.close(id, Reason::Nonsense("a bitfield of another length")),
+            },
+            Message::HaveAll => {
                 let all = Bitfield::full(peer.have.len());
                 self.gain_all(id, &all);
             }
-            Message::HaveNone if first => {}
-            Message::Bitfield(_) | Message::HaveAll | Message::HaveNone => {
-                self.close(id, Reason::Nonsense("a late bitfield"));
-            }
+            Message::HaveNone => {}
             Message::Reject(block) => self.on_reject(id, block),
             Message::Extended { id: HELLO_ID, payload } => match Hello::decode(&payload) {
                 Ok(hello) => self.on_hello(id, &hello),

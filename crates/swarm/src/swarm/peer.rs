@@ -37,8 +37,6 @@ pub(crate) struct Peer {
     pub(crate) reqq: u32,
 
     pub(crate) have: Bitfield,
-    /// Whether a bitfield may still come: it must be the first message.
-    pub(crate) fresh: bool,
     /// Pieces it has that are open here.
     pub(crate) wanted: u32,
     /// Pieces it has that are not verified here.
@@ -100,7 +98,6 @@ impl Peer {
             block: super::UNIT,
             reqq: REQQ_UNSAID,
             have: Bitfield::new(pieces),
-            fresh: true,
             wanted: 0,
             useful: 0,
             bad: BTreeMap::new(),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::wire::extension::{Hello, XG_ID, Xg};
 use crate::wire::{Block, Message};
+use alloc::collections::BTreeSet;
 use alloc::vec;
 
 const T: TorrentId = TorrentId(0);
@@ -331,19 +332,26 @@ fn a_paused_torrent_asks_and_serves_nothing() {
 #[test]
 fn nonsense_ends_the_connection() {
     let long = Message::Bitfield(vec![0; 2]);
-    let late = Message::HaveAll;
     let behind = Message::Have(4);
     let garbage = Message::Extended { id: 0, payload: b"x".to_vec() };
-    for message in [long, late, behind, garbage] {
+    for message in [long, behind, garbage] {
         let mut node = Node::new(Start::Empty, 4);
         let peer = node.connect(1, true);
-        if message == Message::HaveAll {
-            node.on(Event::Message(peer, Message::HaveNone));
-        }
         let actions = node.on(Event::Message(peer, message));
         let closed = |action: &Action| matches!(action, Action::Close(_, Reason::Nonsense(_)));
         assert!(actions.iter().any(closed), "{actions:?}");
     }
+}
+
+/// aria2 does that, and loses its connection again and again where it is not allowed.
+#[test]
+fn a_late_bitfield_counts_as_the_haves_it_stands_for() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.stranger(1, &[0]);
+    let actions = node.on(Event::Message(peer, Message::Bitfield(vec![0b1010_0000])));
+    assert!(!actions.iter().any(|action| matches!(action, Action::Close(..))), "{actions:?}");
+    let asked = node.on(Event::Message(peer, Message::Unchoke));
+    assert_eq!(requested(&asked, peer).into_iter().collect::<BTreeSet<_>>(), [0, 2].into());
 }
 
 #[test]
