@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarm::outbox::{Outbox, Run};
 use swarm::swarm::PeerId;
 use swarm::wire::{Block, Message};
@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub(super) peer_id: [u8; 20],
     /// Both sides know BEP 6.
     pub(super) fast: bool,
+    /// When handshakes had been exchanged.
+    pub(super) since: Instant,
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
     changed: Condvar,
@@ -45,6 +47,7 @@ impl Link {
             addr,
             peer_id,
             fast,
+            since: Instant::now(),
             outbox: Mutex::new(Outbox::new(fast)),
             changed: Condvar::new(),
             expected: Mutex::default(),

@@ -59,9 +59,30 @@ enum Address {
     Dialling {
         failures: u32,
     },
-    Connected,
+    /// By this connection, whoever made it.
+    Connected {
+        peer: PeerId,
+        failures: u32,
+    },
     /// It is ourselves.
     Own,
+}
+
+impl Address {
+    /// To be tried again after this many failures in a row: in a second, then in two, four, ...
+    fn after(failures: u32) -> Address {
+        let wait = Duration::from_secs(1 << failures.saturating_sub(1).min(5));
+        Address::Idle { again: Instant::now() + wait, failures }
+    }
+
+    fn failures(&self) -> u32 {
+        match *self {
+            Address::Idle { failures, .. }
+            | Address::Dialling { failures }
+            | Address::Connected { failures, .. } => failures,
+            Address::Own => 0,
+        }
+    }
 }
 
 /// How often the status is published.
@@ -72,6 +93,9 @@ const LINKS_MAX: usize = 64;
 
 /// A peer that says nothing at all for so long is gone; BEP 3's keep-alives come every two minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
+
+/// A connection that ends sooner was a failed attempt: the peer has no use for us, nor we for it.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
 
 impl Scheduler {
     pub(super) fn new(
@@ -378,9 +402,7 @@ impl Scheduler {
             if let Address::Dialling { failures } = *address
                 && *known == addr
             {
-                let wait = Duration::from_secs(1 << failures.min(5));
-                let failures = failures + 1;
-                *address = Address::Idle { again: Instant::now() + wait, failures };
+                *address = Address::after(failures + 1);
             }
         }
     }
@@ -393,23 +415,28 @@ impl Scheduler {
         outgoing: bool,
         handshake: &Handshake,
     ) {
-        let own = handshake.peer_id == self.shared.peer_id;
-        if outgoing {
-            let state = if own { Address::Own } else { Address::Connected };
-            self.addresses.insert((torrent.id, addr), state);
-        }
-        if own || self.links.len() >= LINKS_MAX {
+        let key = (torrent.id, addr);
+        if handshake.peer_id == self.shared.peer_id {
+            if outgoing {
+                self.addresses.insert(key, Address::Own);
+            }
             return;
         }
-        // Both sides may have dialled: both keep the connection that the smaller peer id made.
         let twin = self.links.values().find(|link| {
             link.peer_id == handshake.peer_id && link.torrent.id == torrent.id && !link.is_closed()
         });
-        if let Some(twin) = twin {
-            if outgoing != (self.shared.peer_id < handshake.peer_id) {
-                return;
+        let twin = twin.map(Arc::clone);
+        if let Some(twin) = &twin
+            && !outlives(&self.shared.peer_id, &handshake.peer_id, outgoing)
+        {
+            if outgoing {
+                let twin = Address::Connected { peer: twin.id, failures: 0 };
+                self.addresses.insert(key, twin);
             }
-            twin.close();
+            return;
+        }
+        if twin.is_none() && self.links.len() >= LINKS_MAX {
+            return self.failed(addr);
         }
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
@@ -417,7 +444,15 @@ impl Scheduler {
         let link = Arc::new(Link::new(id, torrent, stream, addr, handshake.peer_id, fast));
         if link.set_options(SILENCE_MAX).is_err() || self.start_threads(&link).is_err() {
             link.close();
-            return;
+            return self.failed(addr);
+        }
+        if let Some(twin) = twin {
+            twin.close();
+            self.change_addresses(twin.id, |failures| Address::Connected { peer: id, failures });
+        }
+        if outgoing && let Some(address) = self.addresses.get_mut(&key) {
+            let failures = address.failures();
+            *address = Address::Connected { peer: id, failures };
         }
         self.links.insert(id, Arc::clone(&link));
         let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
@@ -442,13 +477,21 @@ impl Scheduler {
     fn disconnected(&mut self, peer: PeerId, why: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
         tracing::debug!(addr = %link.addr, why, "disconnected");
-        if let Some(address @ Address::Connected) =
-            self.addresses.get_mut(&(link.torrent.id, link.addr))
-        {
-            *address =
-                Address::Idle { again: Instant::now() + Duration::from_secs(1), failures: 0 };
-        }
+        let failed = link.since.elapsed() < SHORT_LIVED;
+        let again = |failures| Address::after(if failed { failures + 1 } else { 1 });
+        self.change_addresses(peer, again);
         self.handle(Event::Disconnected(peer));
+    }
+
+    /// Changes what is said of every address that `peer` is connected by, from its failures so far.
+    fn change_addresses(&mut self, peer: PeerId, change: impl Fn(u32) -> Address) {
+        for address in self.addresses.values_mut() {
+            if let Address::Connected { peer: by, failures } = *address
+                && by == peer
+            {
+                *address = change(failures);
+            }
+        }
     }
 
     fn publish(&mut self) {
@@ -470,5 +513,32 @@ impl Scheduler {
         });
         let status = Status { torrents: torrents.collect() };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// Both sides may have dialled, and both must keep the same one of the two connections: the one
+/// that the greater peer id made, as libtorrent has it.
+fn outlives(own: &[u8; 20], theirs: &[u8; 20], outgoing: bool) -> bool {
+    outgoing == (own > theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_keep_the_connection_that_the_greater_peer_id_made() {
+        let (small, great) = (*b"-LT2080-SKOiz9vyqmY~", *b"-XG0100-............");
+        assert!(outlives(&great, &small, true) && outlives(&small, &great, false));
+        assert!(!outlives(&great, &small, false) && !outlives(&small, &great, true));
+    }
+
+    #[test]
+    fn an_address_that_fails_is_tried_less_and_less_often() {
+        let waits = [1, 2, 3, 6, 7].map(|failures| match Address::after(failures) {
+            Address::Idle { again, .. } => (again - Instant::now()).as_secs_f64().ceil(),
+            _ => unreachable!("it is to be tried again"),
+        });
+        assert_eq!(waits, [1.0, 2.0, 4.0, 32.0, 32.0]);
     }
 }

@@ -4,7 +4,7 @@ use crate::store::{DeviceStore, DeviceTarget};
 use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarm::layout::{Extent, Layout};
 use swarm::metainfo::Draft;
 
@@ -37,9 +37,13 @@ fn image(piece_len: u32) -> (Arc<Metainfo>, Vec<u8>) {
 }
 
 fn node() -> (Engine, Receiver<Notice>) {
+    node_at(SocketAddr::from((LOOPBACK, 0)))
+}
+
+fn node_at(listen: SocketAddr) -> (Engine, Receiver<Notice>) {
     let (sender, notices) = channel();
     let config = EngineConfig {
-        listen: vec![SocketAddr::from((LOOPBACK, 0))],
+        listen: vec![listen],
         budget: 64 << 20,
         networks: Networks::default(),
         limit: None,
@@ -63,8 +67,10 @@ fn source(metainfo: &Arc<Metainfo>, path: &Path) -> Job {
 
 #[track_caller]
 fn wait_finished(notices: &Receiver<Notice>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        match notices.recv_timeout(Duration::from_secs(60)).expect("the node finishes in time") {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match notices.recv_timeout(left).expect("the node finishes in time") {
             Notice::Finished(_) => return,
             Notice::MorePeers(_) => {}
             other => panic!("{other:?}"),
@@ -102,4 +108,45 @@ fn targets_get_the_image_and_nothing_else() {
         check_target(&metainfo, &dir.path().join(index.to_string()), &device);
     }
     nodes.into_iter().for_each(|(node, _)| node.stop());
+}
+
+/// Two connections to one seeder become one, not necessarily the one we dialled. When it ends, the
+/// address is dialled again all the same.
+#[test]
+fn a_seeder_that_had_dialled_us_is_dialled_after_it_was_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (metainfo, device) = image(64 << 10);
+    let (path, copy) = (dir.path().join("source"), dir.path().join("copy"));
+    std::fs::write(&path, &device).unwrap();
+    let (client, notices) = node();
+    // It makes the connection that is kept.
+    let seeder = std::iter::repeat_with(node).map(|(seeder, _)| seeder);
+    let seeder = seeder.into_iter().find(|s| s.peer_id() > client.peer_id()).unwrap();
+    client.add(target(&metainfo, &copy)).unwrap();
+    // The seeder has nothing to give yet, so nothing can be finished before it is restarted.
+    let empty = dir.path().join("empty");
+    seeder.add(target(&metainfo, &empty)).unwrap();
+    seeder.found(metainfo.info_hash(), client.listening()[0]);
+    let connected = || client.status().torrents.iter().any(|torrent| torrent.peers == 1);
+    wait_until(connected);
+    let addr = seeder.listening()[0];
+    client.found(metainfo.info_hash(), addr);
+    // The second connection is made and ended meanwhile; there is nothing to see of it.
+    std::thread::sleep(Duration::from_secs(1));
+    seeder.stop();
+    // With it goes its port.
+    drop(seeder);
+    let (seeder, _notices) = node_at(addr);
+    seeder.add(source(&metainfo, &path)).unwrap();
+    wait_finished(&notices);
+    check_target(&metainfo, &copy, &device);
+}
+
+#[track_caller]
+fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "it does not come to that");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
