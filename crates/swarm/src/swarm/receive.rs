@@ -546,7 +546,7 @@ const SLACK: u32 = 1;
 const STALL: Duration = Duration::from_secs(1);
 
 /// Least silence of strangers that counts: some wait for disks and round-robins of their own.
-const STRANGER_STALL: Duration = Duration::from_secs(10);
+pub(super) const STRANGER_STALL: Duration = Duration::from_secs(10);
 
 /// A piece a stranger rejected is not asked for again of it for that long.
 const REJECTED_FOR: Duration = Duration::from_secs(2);

@@ -27,6 +27,7 @@
 //! hands help only where feedback is late, and cost 0.005 where it is not.
 
 use super::peer::{Grant, Kind, Peer};
+use super::receive::STRANGER_STALL;
 use super::torrent::{Torrent, UNIT};
 use super::{Action, PeerId, Swarm, TorrentId};
 use crate::time::Time;
@@ -49,10 +50,21 @@ impl Swarm {
     /// it is likely to be used. Interest is stale by a round trip, so several senders answer the
     /// same wish, and only one of them is taken up.
     fn slots_filled(&self) -> u32 {
-        let grants = self.peers.values().flat_map(|peer| &peer.grants);
         let weight =
             |grant: &Grant| if grant.requested > 0 { CERTAIN } else { self.likely.max(LIKELY_MIN) };
-        grants.map(weight).sum()
+        let filled = |strangers: bool| -> u32 {
+            let peers = self.peers.values().filter(|peer| peer.is_stranger() == strangers);
+            peers.flat_map(|peer| &peer.grants).map(weight).sum()
+        };
+        let strangers = filled(true);
+        // Their turns are long, and last for minutes if they are slow: they keep no more than half from ours.
+        let most = if self.own_lack() { self.slots() * CERTAIN / 2 } else { strangers };
+        filled(false) + strangers.min(most)
+    }
+
+    /// Whether one of our own nodes lacks something.
+    fn own_lack(&self) -> bool {
+        self.peers.values().any(|peer| peer.is_own() && !peer.have.all())
     }
 
     /// Slots of this node: more for a faster uplink than others have, and enough that a round trip
@@ -81,12 +93,23 @@ impl Swarm {
 
     /// Who gets the next turn.
     fn next_receiver(&self) -> Option<PeerId> {
+        let crowded = self.strangers_crowd();
         let waiting = |(&id, peer): (&PeerId, &Peer)| {
+            if crowded && peer.is_stranger() {
+                return None;
+            }
             let torrent = self.torrents.get(&peer.torrent)?;
             let rank = self.receiver_rank(peer, torrent)?;
             Some((torrent.virtual_time, peer.torrent, rank, id))
         };
         self.peers.iter().filter_map(waiting).min().map(|(.., id)| id)
+    }
+
+    /// Whether strangers have their half of the slots.
+    fn strangers_crowd(&self) -> bool {
+        let served = |peer: &&Peer| peer.is_stranger() && !peer.grants.is_empty();
+        let strangers = self.peers.values().filter(served).count();
+        self.own_lack() && strangers >= (self.slots() as usize / 2).max(1)
     }
 
     /// Who is served first: whoever has fewest turns of ours, then least on its way, then waits
@@ -309,6 +332,7 @@ impl Swarm {
         for (&id, peer) in &self.peers {
             let Some(torrent) = self.torrents.get(&peer.torrent) else { continue };
             let stall = self.stall_after(torrent.piece_len);
+            let stall = if peer.is_own() { stall } else { stall.max(STRANGER_STALL) };
             // Doubled at each lapse: a slow peer hears of its grants behind what it is being sent.
             let reply = (self.reply * 4).max(REPLY).max(self.piece_time(torrent.piece_len) * 2)
                 * (1 << peer.lapses.min(LAPSES_MAX));

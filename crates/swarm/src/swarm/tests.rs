@@ -315,6 +315,46 @@ fn a_source_shows_strangers_a_few_pieces_ahead() {
     assert_eq!(haves(node.on(Event::Message(PeerId(1), Message::Have(0)))), 1);
 }
 
+/// A node that has fetched quickly expects others to take quickly, too; strangers need not.
+#[test]
+fn a_stranger_that_takes_a_block_in_seconds_keeps_its_turn() {
+    let mut node = Node::new(Start::Empty, 64);
+    let all: Vec<u32> = (0..64).collect();
+    let own = node.own(1, &all);
+    for piece in 0..8 {
+        let actions = node.grant(own, PIECE, None);
+        node.receive(&actions);
+        node.on(Event::Verified(T, piece, true));
+        node.on(Event::Stored(T, piece));
+    }
+    node.after(Duration::from_millis(100), Event::Tick);
+    assert_eq!(node.swarm.stall_after(PIECE), Duration::from_secs(1), "it would be too long");
+    let stranger = node.stranger(2, &[]);
+    let actions = node.on(Event::Message(stranger, Message::Interested));
+    assert!(actions.contains(&Action::Send(stranger, Message::Unchoke)), "{actions:?}");
+    node.on(Event::Requested(stranger, 8 * u64::from(UNIT)));
+    for _ in 0..9 {
+        let actions = node.after(Duration::from_secs(1), Event::Tick);
+        assert!(!actions.contains(&Action::Send(stranger, Message::Choke)), "{actions:?}");
+    }
+    let actions = node.after(Duration::from_secs(2), Event::Tick);
+    assert!(actions.contains(&Action::Send(stranger, Message::Choke)), "{actions:?}");
+}
+
+#[test]
+fn slow_strangers_do_not_take_every_turn() {
+    let mut node = Node::new(Start::Source, 64);
+    for id in 1..=10 {
+        let stranger = node.stranger(id, &[]);
+        node.on(Event::Message(stranger, Message::Interested));
+        // All of its turn is asked for, and nothing of it gets through.
+        node.on(Event::Requested(stranger, 1 << 30));
+    }
+    let own = node.own(11, &[]);
+    let actions = node.on(Event::Message(own, Message::Interested));
+    assert_eq!(named(&actions).first().map(|&(to, _)| to), Some(own), "{actions:?}");
+}
+
 #[test]
 fn a_paused_torrent_asks_and_serves_nothing() {
     let mut node = Node::new(Start::Empty, 4);
