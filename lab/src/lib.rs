@@ -5,6 +5,7 @@
 //! nothing about EZIO: what is right is said by the tests, and by tools that are not ours.
 #![forbid(unsafe_code)]
 
+pub mod disk;
 mod failing_file;
 pub mod file_system;
 mod listing;
@@ -16,6 +17,7 @@ mod running;
 pub mod tool;
 pub mod tree;
 
+pub use disk::TestDisk;
 pub use failing_file::FailingFile;
 pub use file_system::FileSystem;
 pub use listing::Listing;
