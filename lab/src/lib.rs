@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
-mod failing_file;
 pub mod file_system;
 mod listing;
 pub mod loop_device;
@@ -18,7 +17,6 @@ pub mod tool;
 pub mod tree;
 
 pub use disk::TestDisk;
-pub use failing_file::FailingFile;
 pub use file_system::FileSystem;
 pub use listing::Listing;
 pub use loop_device::{LoopDevice, LoopOptions};
