@@ -5,7 +5,7 @@
 //! nothing about EZIO: what is right is said by the tests, and by tools that are not ours.
 #![forbid(unsafe_code)]
 
-mod failing_file;
+pub mod disk;
 pub mod file_system;
 mod listing;
 pub mod loop_device;
@@ -16,7 +16,7 @@ mod running;
 pub mod tool;
 pub mod tree;
 
-pub use failing_file::FailingFile;
+pub use disk::TestDisk;
 pub use file_system::FileSystem;
 pub use listing::Listing;
 pub use loop_device::{LoopDevice, LoopOptions};

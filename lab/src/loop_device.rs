@@ -99,8 +99,16 @@ impl LoopDevice {
         let file = OpenOptions::new().write(true).open(&self.backing);
         file.and_then(|file| file.set_len(len))
             .with_context(|| format!("cut {} to {len} bytes", self.backing.display()))?;
-        tool::run(tool::words("blockdev --flushbufs").arg(&self.path))?;
-        Ok(())
+        self.forget_cache()
+    }
+
+    /// Writes what the page cache holds of the device and forgets all of it (`BLKFLSBUF`): what is
+    /// read next comes from the backing file. What cannot be written is forgotten too.
+    ///
+    /// # Errors
+    /// If the device cannot be opened.
+    pub fn forget_cache(&self) -> Result<()> {
+        tool::run(tool::words("blockdev --flushbufs").arg(&self.path)).map(drop)
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Need {
     Root,
     /// Loop devices: `/dev/loop-control`, and the right to use it.
     Loop,
+    /// `/dev/fuse`, and the right to mount: root, or the program `fusermount3`.
+    Fuse,
     /// A program in `PATH` or in one of the `sbin` directories.
     Program(&'static str),
     /// A file system of the running kernel, as `/proc/filesystems` calls it.
@@ -24,6 +26,7 @@ impl fmt::Display for Need {
         match self {
             Need::Root => write!(f, "not root"),
             Need::Loop => write!(f, "no loop devices (/dev/loop-control, as root)"),
+            Need::Fuse => write!(f, "no FUSE (/dev/fuse, as root or with fusermount3)"),
             Need::Program(name) => write!(f, "no program {name}"),
             Need::Kernel(name) => write!(f, "the kernel has no {name}"),
         }
@@ -59,6 +62,7 @@ fn is_met(need: Need) -> bool {
     match need {
         Need::Root => is_root(),
         Need::Loop => is_root() && Path::new("/dev/loop-control").exists(),
+        Need::Fuse => kernel_has("fuse") && (is_root() || tool::find("fusermount3").is_some()),
         Need::Program(name) => tool::find(name).is_some(),
         Need::Kernel(name) => kernel_has(name),
     }

@@ -3,7 +3,8 @@
 
 use crate::disk::Disk;
 use crate::ezio::{self, Ran};
-use lab::{FailingFile, FileSystem, LoopOptions, Mount, Need, Random, Tree, tool};
+use lab::disk::{Failure, Model};
+use lab::{FileSystem, LoopOptions, Mount, Need, Random, TestDisk, Tree, tool};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::Write as _;
@@ -372,7 +373,7 @@ fn a_file_system_whose_end_cannot_be_read_is_not_taken_for_unknown() {
 #[test]
 fn a_file_system_with_a_bad_block() {
     let mut needs = ext4_needs();
-    needs.extend(FailingFile::NEEDS);
+    needs.extend(TestDisk::NEEDS);
     lab::require!(needs);
     let bench = Bench::new();
     let disk = bench.disk("ext4.img", FileSystem::Ext4.device_len());
@@ -383,7 +384,8 @@ fn a_file_system_with_a_bad_block() {
     let torrent = ezio::capture(disk.path(), &good, "--piece-size 1MiB --name x");
     let bad = random_block(&disk, torrent.layout());
 
-    let failing = FailingFile::new(&disk.image, bad).unwrap();
+    let failing = TestDisk::of(&disk.image, Model::Instant).unwrap();
+    failing.fail(Failure::read(bad..bad + 512));
     bench.refused(failing.path(), "", &["read", "Input/output error", "nothing was captured"]);
     let device = Disk::of(failing.path().to_owned(), LoopOptions::default());
     bench.refused(device.path(), "", &["read", "Input/output error"]);
