@@ -19,6 +19,7 @@ mod disk;
 mod faults;
 mod heap;
 mod link;
+pub mod predict;
 mod report;
 mod table;
 mod world;

@@ -3,12 +3,16 @@
 //! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run;
 //! N counts the clients, EVERY the events between checks of all invariants. `--slots`, `--cap`,
 //! `--window`, `--latency` (in us) try other settings. `sim --table` prints `tests/makespan.txt`.
+//! `sim --size SIZE [--nodes N] [--link RATE] [--disk RATE] [--piece-size SIZE] [--seed S]` predicts,
+//! as `ezio sim` does.
 #![forbid(unsafe_code)]
 
+use sim::predict::{self, Scenario};
 use sim::{Case, Report};
 use std::io::Write as _;
 use std::process::ExitCode;
 use swarm::swarm::Totals;
+use swarm::units::{UnitError, parse_rate, parse_size};
 
 fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)) {
@@ -16,7 +20,10 @@ fn main() -> ExitCode {
             print!("{}", sim::table(&[1, 2, 4, 8, 16, 32], &[256, 1000], &[1, 2, 3]));
             ExitCode::SUCCESS
         }
-        Ok(options) => run(&options),
+        Ok(options) => match options.scenario() {
+            Some(scenario) => foretell(&scenario, options.nodes),
+            None => run(&options),
+        },
         Err(why) => {
             eprintln!("sim: {why}");
             ExitCode::from(2)
@@ -36,6 +43,10 @@ struct Options {
     cap: Option<u32>,
     window: Option<u32>,
     latency: Option<u64>,
+    size: Option<u64>,
+    link: u64,
+    disk: Option<u64>,
+    piece_size: Option<u32>,
 }
 
 impl Options {
@@ -52,6 +63,10 @@ impl Options {
             cap: None,
             window: None,
             latency: None,
+            size: None,
+            link: 125_000_000,
+            disk: None,
+            piece_size: None,
         };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -64,6 +79,14 @@ impl Options {
                 "--latency" => options.latency = Some(number(&value()?)?),
                 "--slots" => options.slots = Some(number(&value()?)?),
                 "--cap" => options.cap = Some(number(&value()?)?),
+                "--size" => options.size = Some(unit(parse_size, &value()?)?),
+                "--link" => options.link = unit(parse_rate, &value()?)?,
+                "--disk" => options.disk = Some(unit(parse_rate, &value()?)?),
+                "--piece-size" => {
+                    let bytes = unit(parse_size, &value()?)?;
+                    options.piece_size =
+                        Some(u32::try_from(bytes).map_err(|_| "such pieces are too large")?);
+                }
                 "--case" => options.case = case(&value()?)?,
                 "--trace" => options.trace = true,
                 "--table" => options.table = true,
@@ -74,6 +97,30 @@ impl Options {
             return Err("at least one client and one piece are needed".into());
         }
         Ok(options)
+    }
+
+    /// What to predict, if that is wanted.
+    fn scenario(&self) -> Option<Scenario> {
+        let (piece_len, link, disk, seed) = (self.piece_size, self.link, self.disk, self.seed);
+        self.size.map(|len| Scenario { len, piece_len, link, disk, seed })
+    }
+}
+
+fn unit(parse: impl Fn(&str) -> Result<u64, UnitError>, text: &str) -> Result<u64, String> {
+    parse(text).map_err(|why| format!("`{text}`: {why}"))
+}
+
+fn foretell(scenario: &Scenario, clients: usize) -> ExitCode {
+    match predict::predict(scenario, &[clients]) {
+        Ok(predictions) => {
+            let text = predict::describe(scenario, &predictions) + "\n";
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("sim: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 
