@@ -1,0 +1,38 @@
+//! Sources that cannot be read everywhere.
+
+use super::{PIECE_LEN, Served, image};
+use lab::TestDisk;
+use lab::disk::{Failure, Model};
+
+/// Everything else is deployed, the piece is named on both sides, and nobody takes it for finished.
+#[test]
+fn a_piece_that_the_source_cannot_read_keeps_nobody_from_the_others() {
+    lab::require!(TestDisk::NEEDS);
+    const BAD: u64 = 37;
+    let (dir, image) = image();
+    let source = TestDisk::of(&dir.path().join("disk.img"), Model::Instant).unwrap();
+    let mut served = Served::from(source.path(), image, dir);
+    let at = BAD * PIECE_LEN + 70_000;
+    source.fail(Failure::read(at..at + 512));
+    let mut clients = [served.deploy_well("a.img"), served.deploy_well("b.img")];
+    let note = served.server.note("cannot be served");
+    assert!(note.contains("piece 37 ") && note.contains("Input/output error"), "{note}");
+    for (client, path) in &mut clients {
+        // After some seconds without anything new.
+        let note = client.note("nothing has come");
+        assert!(note.contains("has the last 1 pieces that are missing"), "{note}");
+        let bytes = std::fs::read(path).unwrap();
+        let (start, end) = ((BAD * PIECE_LEN) as usize, ((BAD + 1) * PIECE_LEN) as usize);
+        assert!(bytes[4096..start] == served.image[4096..start], "what can be read is there");
+        assert!(bytes[end..] == served.image[end..], "what can be read is there");
+        assert_eq!(bytes[..4096], [0; 4096], "it looks as if it were finished");
+    }
+    for (client, _) in clients {
+        client.running.signal("TERM").unwrap();
+        let error = client.fails();
+        assert!(error.contains("interrupted") && error.contains("is not usable"), "{error}");
+    }
+    // The server goes on.
+    served.server.running.signal("TERM").unwrap();
+    assert_eq!(served.server.running.code().unwrap(), Some(0));
+}
