@@ -73,8 +73,8 @@ use Place::{End, LastSectors, Start};
 pub(super) const TABLE: &[Magic] = &[
     // Linux MD, drivers/md/md.c, md_p.h: 0.90 in the last whole 64 KiB but one end; 1.0 at least
     // 8 KiB before the end, at a multiple of 4 KiB; 1.1 at the start; 1.2 after 4 KiB.
-    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD).check(check::md0_le),
-    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD_BE).check(check::md0_be),
+    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD),
+    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD_BE),
     row("linux_raid_member", "1.0", RAID, End(8192, 4096), 0, MD).check(check::md1).id(MD_NAME),
     row("linux_raid_member", "1.1", RAID, Start(0), 0, MD).check(check::md1).id(MD_NAME),
     row("linux_raid_member", "1.2", RAID, Start(4096), 0, MD).check(check::md1).id(MD_NAME),
