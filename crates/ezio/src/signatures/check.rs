@@ -13,15 +13,6 @@ pub(super) fn always(_: &Source<'_>, _: u64) -> Answer {
     Ok(true)
 }
 
-pub(super) fn md0_le(s: &Source<'_>, at: u64) -> Answer {
-    // 0.91 is a 0.90 in the middle of a reshape.
-    Ok(s.le32(at + 4)? == 0 && matches!(s.le32(at + 8)?, 90 | 91))
-}
-
-pub(super) fn md0_be(s: &Source<'_>, at: u64) -> Answer {
-    Ok(s.be32(at + 4)? == 0 && matches!(s.be32(at + 8)?, 90 | 91))
-}
-
 /// `super_offset` counts sectors of 512 bytes from the start to the superblock itself.
 pub(super) fn md1(s: &Source<'_>, at: u64) -> Answer {
     Ok(s.le32(at + 4)? == 1 && s.le64(at + 128 + 16)? == at / 512)

@@ -73,8 +73,8 @@ use Place::{End, LastSectors, Start};
 pub(super) const TABLE: &[Magic] = &[
     // Linux MD, drivers/md/md.c, md_p.h: 0.90 in the last whole 64 KiB but one end; 1.0 at least
     // 8 KiB before the end, at a multiple of 4 KiB; 1.1 at the start; 1.2 after 4 KiB.
-    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD).check(check::md0_le),
-    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD_BE).check(check::md0_be),
+    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD),
+    row("linux_raid_member", "0.90", RAID, End(65536, 65536), 0, MD_BE),
     row("linux_raid_member", "1.0", RAID, End(8192, 4096), 0, MD).check(check::md1).id(MD_NAME),
     row("linux_raid_member", "1.1", RAID, Start(0), 0, MD).check(check::md1).id(MD_NAME),
     row("linux_raid_member", "1.2", RAID, Start(4096), 0, MD).check(check::md1).id(MD_NAME),
@@ -182,10 +182,10 @@ pub(super) const TABLE: &[Magic] = &[
     row("f2fs", "", FILE_SYSTEM, Start(1024), 0, b"\x10\x20\xf5\xf2").id(Id::Uuid(108)),
     row("f2fs", "copy", FILE_SYSTEM, Start(4096 + 1024), 0, b"\x10\x20\xf5\xf2").id(Id::Uuid(108)),
     // The NTFS documentation of Linux-NTFS, "$Boot"; the copy is the last sector.
-    row("ntfs", "", FILE_SYSTEM, Start(0), 3, b"NTFS    ").check(check::ntfs),
+    row("ntfs", "", FILE_SYSTEM, Start(0), 3, b"NTFS    ").check(check::ntfs).end_of_sector(),
     row("ntfs", "copy", COPY, LastSectors(1), 3, b"NTFS    ").check(check::ntfs),
     // Microsoft's exFAT specification, 3: the backup boot region begins with sector 12.
-    row("exfat", "", FILE_SYSTEM, Start(0), 3, b"EXFAT   "),
+    row("exfat", "", FILE_SYSTEM, Start(0), 3, b"EXFAT   ").end_of_sector(),
     row("exfat", "copy", COPY, Start(12 * 512), 3, b"EXFAT   "),
     row("exfat", "copy", COPY, Start(12 * 4096), 3, b"EXFAT   "),
     // Microsoft's FAT specification (fatgen103), "Boot Sector and BPB"; FAT32's copy is in sector 6.
@@ -256,6 +256,11 @@ const fn row(
 impl Magic {
     const fn check(self, check: Check) -> Magic {
         Magic { check, ..self }
+    }
+
+    /// Without its name, a boot sector with its last two bytes would be taken for a partition table.
+    const fn end_of_sector(self) -> Magic {
+        Magic { also: &[(510, 2)], ..self }
     }
 
     const fn id(self, id: Id) -> Magic {

@@ -1,5 +1,7 @@
 #![expect(clippy::single_range_in_vec_init, reason = "a magic is one range, not its numbers")]
 
+mod wipefs;
+
 use super::table::Place;
 use super::*;
 use proptest::prelude::*;
@@ -130,33 +132,45 @@ fn md_superblocks_are_found_where_they_say_they_are() {
     }
 }
 
+fn silicon() -> Vec<u8> {
+    let mut bytes = structure(512, &[(0x63, &[0x2f]), (0x20, b"disk")]);
+    let sum = sum16(&bytes[..0x13e]);
+    bytes[0x13e..0x140].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
+    bytes
+}
+
+fn jmicron() -> Vec<u8> {
+    let mut bytes = structure(128, &[(0, b"JM"), (0x20, b"name")]);
+    let sum = sum16(&bytes);
+    bytes[4..6].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
+    bytes
+}
+
+fn via() -> Vec<u8> {
+    let mut bytes = structure(51, &[(0, b"\x55\xaa\x01\x03")]);
+    bytes[50] = bytes[..50].iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
+    bytes
+}
+
+fn sum16(bytes: &[u8]) -> u16 {
+    bytes
+        .chunks(2)
+        .fold(0, |sum, word| sum.wrapping_add(u16::from(word[0]) | u16::from(word[1]) << 8))
+}
+
 #[test]
 fn controllers_metadata_is_found_by_its_checksum() {
-    let len = GIB;
-    let last = GIB - 512;
-    let mut silicon = structure(512, &[(0x63, &[0x2f]), (0x20, b"disk")]);
-    let sum: u16 = silicon[..0x13e]
-        .chunks(2)
-        .map(|word| u16::from_le_bytes([word[0], word[1]]))
-        .fold(0, u16::wrapping_add);
-    silicon[0x13e..0x140].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
-    check(len, 512, &[(last, &silicon)], &["silicon_medley_raid_member at 0x3ffffe60"]);
-    silicon[0x21] ^= 1;
-    check(len, 512, &[(last, &silicon)], &[]);
-
-    let mut jmicron = structure(128, &[(0, b"JM"), (0x20, b"name")]);
-    let words = jmicron.chunks(2).map(|word| u16::from_le_bytes([word[0], word[1]]));
-    let sum = words.fold(0, u16::wrapping_add);
-    jmicron[4..6].copy_from_slice(&sum.wrapping_neg().to_le_bytes());
-    check(len, 512, &[(last, &jmicron)], &["jmicron_raid_member at 0x3ffffe00"]);
-    jmicron[4] ^= 4;
-    check(len, 512, &[(last, &jmicron)], &[]);
-
-    let mut via = structure(51, &[(0, b"\x55\xaa\x01\x03")]);
-    via[50] = via[..50].iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-    check(len, 512, &[(last, &via)], &["via_raid_member at 0x3ffffe00"]);
-    via[50] ^= 1;
-    check(len, 512, &[(last, &via)], &[]);
+    let (len, last) = (GIB, GIB - 512);
+    for (name, bytes, at) in [
+        ("silicon_medley_raid_member", silicon(), 0x60),
+        ("jmicron_raid_member", jmicron(), 0),
+        ("via_raid_member", via(), 0),
+    ] {
+        check(len, 512, &[(last, &bytes)], &[&format!("{name} at {:#x}", last + at)]);
+        let mut damaged = bytes;
+        damaged[0x20] ^= 4;
+        check(len, 512, &[(last, &damaged)], &[]);
+    }
 
     let adaptec = structure(512, &[(0, b"\x37\xfc\x4d\x1e"), (0x100, b"DPTM")]);
     check(len, 512, &[(last, &adaptec)], &["adaptec_raid_member at 0x3ffffe00"]);
