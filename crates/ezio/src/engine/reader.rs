@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use swarm::outbox::Refused;
-use swarm::swarm::Event;
+use swarm::swarm::{Event, UNIT};
 use swarm::wire::{self, BLOCK_LEN_MAX, Block, Message};
 
 /// Reads until the connection ends, and tells the scheduler why.
@@ -103,6 +103,9 @@ impl Reader<'_> {
 
     /// Receives a block. One that was not asked for, or is not awaited any more, is thrown away.
     fn block(&mut self, block: Block) -> io::Result<()> {
+        if !self.can_be_asked_for(block) {
+            return Err(io::Error::other("it sent other bytes than anybody asks for"));
+        }
         if let Some(limit) = self.limit {
             // What waits here fills the socket, and the sender slows down.
             limit.wait(u64::from(block.len));
@@ -116,6 +119,16 @@ impl Reader<'_> {
             self.inputs.send(Input::Block { peer: self.link.id, block, buffer });
         }
         Ok(())
+    }
+
+    /// Blocks are asked for in whole units, up to the end of a piece. The swarm counts units: a part
+    /// of one would count as all of it.
+    fn can_be_asked_for(&self, block: Block) -> bool {
+        self.link.torrent.piece_len(block.piece).is_some_and(|len| {
+            let end = u64::from(block.begin) + u64::from(block.len);
+            let whole = end == u64::from(len) || end.is_multiple_of(UNIT.into());
+            block.begin.is_multiple_of(UNIT) && end <= u64::from(len) && whole
+        })
     }
 
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {
