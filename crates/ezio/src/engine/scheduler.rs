@@ -9,7 +9,7 @@ use super::link::Link;
 use super::pieces::{Assembly, Buffer, Piece, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
-    node_of, reader, recheck, writer,
+    node_of, or_abort, reader, recheck, writer,
 };
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -465,12 +465,12 @@ impl Scheduler {
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("read {}", link.addr.ip()))
-            .spawn(move || reader::run(&reading, &pool, &inputs, &shared))?;
+            .spawn(move || or_abort(|| reader::run(&reading, &pool, &inputs, &shared)))?;
         let (writing, inputs) = (Arc::clone(link), self.inputs.clone());
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("write {}", link.addr.ip()))
-            .spawn(move || writer::run(&writing, &inputs, &shared))?;
+            .spawn(move || or_abort(|| writer::run(&writing, &inputs, &shared)))?;
         Ok(())
     }
 
