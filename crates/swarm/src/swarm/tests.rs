@@ -457,3 +457,28 @@ fn what_is_begun_again_is_thrown_away_first() {
     let actions = node.grant(second, 100, Some(0));
     assert!(actions.contains(&Action::Discard(T, 0)), "{actions:?}");
 }
+
+#[test]
+fn who_does_not_read_keeps_nobody_out() {
+    let mut node = Node::new(Start::Source, 400);
+    // More than there are slots. They are let in, ask, and take nothing.
+    for id in 1..9 {
+        let deaf = node.stranger(id, &[]);
+        node.on(Event::Message(deaf, Message::Interested));
+        node.on(Event::Requested(deaf, u64::from(PIECE)));
+    }
+    let good = node.own(9, &[]);
+    let mut actions = node.on(Event::Message(good, Message::Interested));
+    let mut served = 0;
+    // Five seconds, the first of which may be lost.
+    for _ in 0..50 {
+        for (_, piece) in named(&core::mem::take(&mut actions)) {
+            actions.extend(node.on(Event::Requested(good, u64::from(PIECE))));
+            actions.extend(node.on(Event::Served(good, u64::from(PIECE))));
+            actions.extend(node.on(Event::Message(good, Message::Have(piece))));
+            served += 1;
+        }
+        actions.extend(node.after(Duration::from_millis(100), Event::Tick));
+    }
+    assert!(served >= 25, "{served} pieces");
+}
