@@ -203,7 +203,7 @@ impl Engine {
         self.shared.peer_id
     }
 
-    /// Carries a torrent from now on.
+    /// Carries a torrent from now on: who connects about it after this is let in.
     ///
     /// # Errors
     /// If it is carried already, or its pieces are such that the swarm cannot work with them.
@@ -213,7 +213,10 @@ impl Engine {
             piece_len.is_multiple_of(swarm::swarm::UNIT),
             "the torrent's pieces of {piece_len} bytes are not made of whole blocks of 16 KiB"
         );
-        self.inputs.send(Input::Add(Box::new(job)));
+        let (done, added) = sync_channel(1);
+        self.inputs.send(Input::Add(Box::new(job), done));
+        // A scheduler that has ended answers nobody.
+        let _ = added.recv();
         Ok(())
     }
 
@@ -341,7 +344,8 @@ impl Shared {
 
 /// What the scheduler is told.
 enum Input {
-    Add(Box<Job>),
+    /// Told to the sender when it is done.
+    Add(Box<Job>, SyncSender<()>),
     FoundPeer {
         info_hash: Digest,
         addr: SocketAddr,

@@ -167,7 +167,11 @@ impl Scheduler {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Add(job) => self.add(*job),
+            Input::Add(job, done) => {
+                self.add(*job);
+                // There is a place for it, and somebody who waits.
+                let _ = done.send(());
+            }
             Input::FoundPeer { info_hash, addr } => self.found(&info_hash, addr),
             Input::Connected { torrent, stream, addr, outgoing, handshake } => {
                 self.connected(torrent, stream, addr, outgoing, &handshake);
