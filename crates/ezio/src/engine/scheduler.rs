@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
-use swarm::swarm::{Action, Config, Event, PeerId, Start, Swarm, TorrentId, TorrentSpec};
+use swarm::swarm::{Action, Config, Event, PeerId, Reason, Start, Swarm, TorrentId, TorrentSpec};
 use swarm::time::Time;
 use swarm::wire::{Block, Handshake};
 
@@ -90,6 +90,17 @@ const STATUS_PERIOD: Duration = Duration::from_millis(200);
 
 /// Connections of this process at most: each has two threads.
 const LINKS_MAX: usize = 64;
+
+/// Addresses that are remembered: a swarm at its largest, and as many wrong ones. A tracker tells
+/// 512 at the most at a time.
+const ADDRESSES_MAX: usize = 1024;
+
+/// How long not to dial who was sent away for silence, and who for anything else.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+const BAD_FOR: Duration = Duration::from_secs(60);
+
+/// Who was sent away for what it did is dialled after all others.
+const BAD_FAILURES: u32 = 6;
 
 /// A peer that says nothing at all for so long is gone; BEP 3's keep-alives come every two minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
@@ -247,10 +258,15 @@ impl Scheduler {
                     self.disk.push(DiskJob::Finish(Arc::clone(carried)));
                 }
             }
-            Action::Close(peer, reason) => self.link(peer, |link| {
-                tracing::debug!(addr = %link.addr, ?reason, "closed");
-                link.close();
-            }),
+            Action::Close(peer, reason) => {
+                self.link(peer, |link| {
+                    tracing::debug!(addr = %link.addr, ?reason, "closed");
+                    link.close();
+                });
+                let wait = if reason == Reason::Silent { SILENT_FOR } else { BAD_FOR };
+                let again = Instant::now() + wait;
+                self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
+            }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
         }
     }
@@ -379,24 +395,50 @@ impl Scheduler {
         if let Some(torrent) = self.shared.torrent(info_hash)
             && self.connector.may_dial(addr)
         {
-            let idle = Address::Idle { again: Instant::now(), failures: 0 };
-            self.addresses.entry((torrent.id, addr)).or_insert(idle);
-            self.dial_idle();
+            let key = (torrent.id, addr);
+            if !self.addresses.contains_key(&key) && self.make_place() {
+                let idle = Address::Idle { again: Instant::now(), failures: 0 };
+                self.addresses.insert(key, idle);
+                self.dial_idle();
+            }
         }
     }
 
+    /// Forgets the address that failed most if there are too many. Returns whether there is room.
+    fn make_place(&mut self) -> bool {
+        if self.addresses.len() >= ADDRESSES_MAX {
+            let failures = |address: &Address| match *address {
+                Address::Idle { failures, .. } if failures > 0 => Some(failures),
+                _ => None,
+            };
+            let known = self.addresses.iter();
+            let worst = known.filter_map(|(&key, address)| Some((failures(address)?, key))).max();
+            if let Some((_, key)) = worst {
+                self.addresses.remove(&key);
+            }
+        }
+        self.addresses.len() < ADDRESSES_MAX
+    }
+
+    /// Dials as many as there is room for: first those that failed least.
     fn dial_idle(&mut self) {
         let now = Instant::now();
-        let mut room = LINKS_MAX.saturating_sub(self.links.len());
-        for (&(torrent, addr), address) in &mut self.addresses {
-            if let Address::Idle { again, failures } = *address
-                && again <= now
-                && room > 0
-                && let Some(carried) = self.torrents.get(&torrent)
-            {
-                *address = Address::Dialling { failures };
-                self.connector.dial(addr, Arc::clone(carried));
-                room -= 1;
+        let dialling = |address: &&Address| matches!(address, Address::Dialling { .. });
+        let dialled = self.addresses.values().filter(dialling).count();
+        let room = LINKS_MAX.saturating_sub(self.links.len() + dialled);
+        let mut due: Vec<_> = self
+            .addresses
+            .iter()
+            .filter_map(|(&key, address)| match *address {
+                Address::Idle { again, failures } if again <= now => Some((failures, again, key)),
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        for (failures, _, key) in due.into_iter().take(room) {
+            if let Some(carried) = self.torrents.get(&key.0) {
+                self.addresses.insert(key, Address::Dialling { failures });
+                self.connector.dial(key.1, Arc::clone(carried));
             }
         }
     }
