@@ -30,6 +30,8 @@ pub(super) struct Link {
     /// more and answers nothing.
     expected: Mutex<Vec<Run>>,
     closed: AtomicBool,
+    /// When the last block came or went, or it was made.
+    used: Mutex<Instant>,
 }
 
 impl Link {
@@ -53,7 +55,18 @@ impl Link {
             changed: Condvar::new(),
             expected: Mutex::default(),
             closed: AtomicBool::new(false),
+            used: Mutex::new(Instant::now()),
         }
+    }
+
+    /// A block came or went.
+    pub(super) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Since when no block came or went.
+    pub(super) fn used(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the outbox and wakes the writer. A peer that lets too much wait is sent away.

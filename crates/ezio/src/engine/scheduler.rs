@@ -99,6 +99,10 @@ const ADDRESSES_MAX: usize = 1024;
 const SILENT_FOR: Duration = Duration::from_secs(10);
 const BAD_FOR: Duration = Duration::from_secs(60);
 
+/// A connection is idle if no block came or went for so long: a piece of 16 MiB at 10 Mbit/s takes
+/// half of it.
+const IDLE_MIN: Duration = Duration::from_secs(30);
+
 /// Who was sent away for what it did is dialled after all others.
 const BAD_FAILURES: u32 = 6;
 
@@ -191,7 +195,12 @@ impl Scheduler {
                 tracing::debug!(%addr, %error, "could not connect");
                 self.failed(addr);
             }
-            Input::Event(event) => self.handle(event),
+            Input::Event(event) => {
+                if let Event::Served(peer, _) = event {
+                    self.link(peer, Link::touch);
+                }
+                self.handle(event);
+            }
             Input::Block { peer, block, buffer } => self.block(peer, block, buffer),
             Input::Disconnected { peer, why } => self.disconnected(peer, &why),
             Input::Checked { torrent, piece, right } => self.checked(torrent, piece, right),
@@ -356,6 +365,7 @@ impl Scheduler {
 
     fn block(&mut self, peer: PeerId, block: Block, buffer: Buffer) {
         let Some(link) = self.links.get(&peer) else { return };
+        link.touch();
         let key = (link.torrent.id, block.piece);
         let wasted = self.swarm.totals().wasted;
         let Block { piece, begin, len } = block;
@@ -481,7 +491,7 @@ impl Scheduler {
             }
             return;
         }
-        if twin.is_none() && self.links.len() >= LINKS_MAX {
+        if twin.is_none() && !self.make_place_for_link() {
             return self.failed(addr);
         }
         let id = PeerId(self.next_peer);
@@ -503,6 +513,21 @@ impl Scheduler {
         self.links.insert(id, Arc::clone(&link));
         let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
         self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
+    }
+
+    /// Ends the connection that was idle longest if there are too many: it comes back if it is
+    /// needed. Returns whether there is room.
+    fn make_place_for_link(&self) -> bool {
+        let open = || self.links.values().filter(|link| !link.is_closed());
+        if open().count() < LINKS_MAX {
+            return true;
+        }
+        let idlest = open().min_by_key(|link| link.used());
+        let idle = idlest.filter(|link| link.used().elapsed() > IDLE_MIN);
+        if let Some(link) = idle {
+            link.close();
+        }
+        idle.is_some()
     }
 
     fn start_threads(&self, link: &Arc<Link>) -> std::io::Result<()> {
