@@ -12,7 +12,7 @@ pub mod interfaces;
 pub mod lsd;
 mod reports;
 
-pub use client::fetch;
+pub use client::{fetch, fetch_until};
 pub use http::HttpConfig;
 pub use reports::ReportConfig;
 

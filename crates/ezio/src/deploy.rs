@@ -73,7 +73,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// Whatever keeps an image from being whole on its target.
 pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
-    let found = from::find(&deploy.from, &deploy.to)?;
+    let found = from::find(&deploy.from, &deploy.to, stop)?;
     found.check_hashes(&deploy.info_hashes, &deploy.from)?;
     let started = Instant::now();
     // All of them are looked at before one is written.

@@ -203,7 +203,7 @@ impl Engine {
         self.shared.peer_id
     }
 
-    /// Carries a torrent from now on.
+    /// Carries a torrent from now on: who connects about it after this is let in.
     ///
     /// # Errors
     /// If it is carried already, or its pieces are such that the swarm cannot work with them.
@@ -213,7 +213,10 @@ impl Engine {
             piece_len.is_multiple_of(swarm::swarm::UNIT),
             "the torrent's pieces of {piece_len} bytes are not made of whole blocks of 16 KiB"
         );
-        self.inputs.send(Input::Add(Box::new(job)));
+        let (done, added) = sync_channel(1);
+        self.inputs.send(Input::Add(Box::new(job), done));
+        // A scheduler that has ended answers nobody.
+        let _ = added.recv();
         Ok(())
     }
 
@@ -341,7 +344,8 @@ impl Shared {
 
 /// What the scheduler is told.
 enum Input {
-    Add(Box<Job>),
+    /// Told to the sender when it is done.
+    Add(Box<Job>, SyncSender<()>),
     FoundPeer {
         info_hash: Digest,
         addr: SocketAddr,
@@ -410,8 +414,23 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<Joi
     use anyhow::Context as _;
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(work)
+        .spawn(move || or_abort(work))
         .with_context(|| format!("start the thread `{name}`"))
+}
+
+/// Does `work`; should it panic, the process ends. A node that lacks one of its threads would
+/// neither finish nor fail.
+fn or_abort(work: impl FnOnce()) {
+    struct Guard;
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                std::process::abort();
+            }
+        }
+    }
+    let _guard = Guard;
+    work();
 }
 
 /// A client's letters and version (BEP 20), then chance.

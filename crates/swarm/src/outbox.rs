@@ -63,6 +63,13 @@ impl Outbox {
         !out.is_empty()
     }
 
+    /// Bytes of control messages that wait: a peer that does not read lets them become more with
+    /// every answer it provokes.
+    #[must_use]
+    pub fn control_len(&self) -> usize {
+        self.control.len()
+    }
+
     /// Whether control messages wait.
     #[must_use]
     pub fn has_control(&self) -> bool {

@@ -12,9 +12,10 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// A question.
 #[derive(Clone, Debug)]
@@ -48,14 +49,34 @@ const HEADERS_LEN_MAX: usize = 16 << 10;
 /// If `url` is not `http`, nobody answers, the answer is no success, or it has more than `len_max`
 /// bytes or takes more than ten minutes.
 pub fn fetch(url: &str, len_max: usize) -> anyhow::Result<Vec<u8>> {
+    fetch_until(url, len_max, &AtomicBool::new(false))
+}
+
+/// As [`fetch`], but gives up as soon as `stop` is set.
+///
+/// # Errors
+/// As those of [`fetch`], and if `stop` is set before the answer is whole.
+pub fn fetch_until(url: &str, len_max: usize, stop: &AtomicBool) -> anyhow::Result<Vec<u8>> {
     let time_max = Duration::from_mins(10);
     let question = Question { url, body: None, len_max, time_max };
     let runtime = runtime()?;
-    let outcome = runtime.block_on(ask(&|_| Ok(None), question));
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = ask(&|_| Ok(None), question) => outcome,
+            () = set(stop) => bail!("interrupted"),
+        }
+    });
     runtime.shutdown_background();
     let (status, body) = outcome.with_context(|| format!("get {url}"))?;
     ensure!(status.is_success(), "get {url}: the server says {status}");
     Ok(body)
+}
+
+/// Waits until `flag` is set, as a signal does it, which wakes nobody.
+async fn set(flag: &AtomicBool) {
+    while !flag.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Which address of ours to talk to somebody from.

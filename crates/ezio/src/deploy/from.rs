@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use swarm::bencode::Limits;
 use swarm::metainfo::Metainfo;
 
@@ -28,7 +29,7 @@ pub(super) struct Orders {
 ///
 /// # Errors
 /// If there is no such torrent, or it is not clear which one is meant.
-pub(super) fn find(from: &str, to: &[String]) -> anyhow::Result<Orders> {
+pub(super) fn find(from: &str, to: &[String], stop: &AtomicBool) -> anyhow::Result<Orders> {
     let found = if !from.starts_with("http://") {
         ensure!(
             !from.starts_with("https://"),
@@ -37,7 +38,11 @@ pub(super) fn find(from: &str, to: &[String]) -> anyhow::Result<Orders> {
         Orders { orders: vec![from_file(Path::new(from), to)?], server: None }
     } else {
         let (server, path) = split_url(from);
-        if path.is_empty() { from_server(server, to)? } else { from_url(server, &path, to)? }
+        if path.is_empty() {
+            from_server(server, to, stop)?
+        } else {
+            from_url(server, &path, to, stop)?
+        }
     };
     for (index, order) in found.orders.iter().enumerate() {
         let before = &found.orders[..index];
@@ -62,8 +67,13 @@ fn from_file(path: &Path, to: &[String]) -> anyhow::Result<Order> {
     Ok(Order { metainfo, trackers, to })
 }
 
-fn from_url(server: String, path: &str, to: &[String]) -> anyhow::Result<Orders> {
-    let (metainfo, mut trackers) = fetch(&server, path)?;
+fn from_url(
+    server: String,
+    path: &str,
+    to: &[String],
+    stop: &AtomicBool,
+) -> anyhow::Result<Orders> {
+    let (metainfo, mut trackers) = fetch(&server, path, stop)?;
     // Whoever hands out the torrent is its tracker.
     let served = path.starts_with("/torrents/");
     if served {
@@ -74,11 +84,11 @@ fn from_url(server: String, path: &str, to: &[String]) -> anyhow::Result<Orders>
     Ok(Orders { orders, server: served.then_some(server) })
 }
 
-fn from_server(server: String, to: &[String]) -> anyhow::Result<Orders> {
-    let served = torrents(&server)?;
+fn from_server(server: String, to: &[String], stop: &AtomicBool) -> anyhow::Result<Orders> {
+    let served = torrents(&server, stop)?;
     ensure!(!served.is_empty(), "{server} serves no torrent");
     let order = |path: &str, to: PathBuf| -> anyhow::Result<Order> {
-        let (metainfo, mut trackers) = fetch(&server, path)?;
+        let (metainfo, mut trackers) = fetch(&server, path, stop)?;
         trackers.insert(0, vec![format!("{server}/announce")]);
         Ok(Order { metainfo, trackers, to })
     };
@@ -105,9 +115,13 @@ fn from_server(server: String, to: &[String]) -> anyhow::Result<Orders> {
     Ok(Orders { orders, server: Some(server) })
 }
 
-fn fetch(server: &str, path: &str) -> anyhow::Result<(Arc<Metainfo>, Vec<Vec<String>>)> {
+fn fetch(
+    server: &str,
+    path: &str,
+    stop: &AtomicBool,
+) -> anyhow::Result<(Arc<Metainfo>, Vec<Vec<String>>)> {
     let url = format!("{server}{path}");
-    let bytes = control::fetch(&url, Limits::TORRENT.bytes)?;
+    let bytes = control::fetch_until(&url, Limits::TORRENT.bytes, stop)?;
     let metainfo =
         Metainfo::parse(bytes).with_context(|| format!("{url} is no torrent that EZIO can use"))?;
     let trackers = metainfo.trackers().to_vec();
@@ -115,9 +129,9 @@ fn fetch(server: &str, path: &str) -> anyhow::Result<(Arc<Metainfo>, Vec<Vec<Str
 }
 
 /// Names and paths of all torrents of a server.
-fn torrents(server: &str) -> anyhow::Result<Vec<(String, String)>> {
+fn torrents(server: &str, stop: &AtomicBool) -> anyhow::Result<Vec<(String, String)>> {
     let url = format!("{server}/torrents");
-    let bytes = control::fetch(&url, 1 << 20)?;
+    let bytes = control::fetch_until(&url, 1 << 20, stop)?;
     let list: Value = serde_json::from_slice(&bytes)
         .with_context(|| format!("{url} gave no list of torrents; is that an ezio serve?"))?;
     let torrents = list.as_array().map_or(&[][..], Vec::as_slice);

@@ -30,8 +30,12 @@ pub(super) struct Connector {
 /// A connection whose handshake is not whole. On a LAN that takes a millisecond.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Such connections at once; who comes when there are as many is sent away.
+/// Such connections at once, dialled or accepted. Who comes when there are as many takes the place
+/// of who has been silent longest: an honest peer says all it has to say at once.
 const PENDING_MAX: usize = 256;
+
+/// Connections that are accepted before those that are pending are looked at again.
+const ACCEPTED_MAX: usize = 64;
 
 impl Connector {
     pub(super) fn bind(
@@ -131,15 +135,27 @@ impl Connector {
 
     fn accept(&self, pending: &mut Vec<Pending>) {
         for listener in &self.listeners {
-            // An error is about one connection, or comes again at the next poll.
-            while let Ok((stream, addr)) = listener.accept() {
-                let welcome = self.networks.allow(addr.ip()) && pending.len() < PENDING_MAX;
+            for _ in 0..ACCEPTED_MAX {
+                // An error is about one connection, or comes again at the next poll.
+                let Ok((stream, addr)) = listener.accept() else { break };
+                let welcome = self.networks.allow(addr.ip()) && make_place(pending);
                 if welcome && stream.set_nonblocking(true).is_ok() {
                     pending.push(Pending::new(stream, addr, None));
                 }
             }
         }
     }
+}
+
+/// Gives up the oldest of those who came to us, if there are too many. Returns whether there is
+/// room now.
+fn make_place(pending: &mut Vec<Pending>) -> bool {
+    if pending.len() >= PENDING_MAX
+        && let Some(oldest) = pending.iter().position(|connection| !connection.outgoing)
+    {
+        pending.remove(oldest);
+    }
+    pending.len() < PENDING_MAX
 }
 
 /// Listens on all addresses. Where any port will do it is one that is free on all of them, because

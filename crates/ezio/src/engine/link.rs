@@ -26,9 +26,12 @@ pub(super) struct Link {
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
     changed: Condvar,
-    /// What was asked of it and has not come. A handful of runs.
+    /// What was asked of it and has not come. A handful of runs, unless it makes us ask for more and
+    /// more and answers nothing.
     expected: Mutex<Vec<Run>>,
     closed: AtomicBool,
+    /// When the last block came or went, or it was made.
+    used: Mutex<Instant>,
 }
 
 impl Link {
@@ -52,14 +55,38 @@ impl Link {
             changed: Condvar::new(),
             expected: Mutex::default(),
             closed: AtomicBool::new(false),
+            used: Mutex::new(Instant::now()),
         }
     }
 
-    /// Changes the outbox and wakes the writer.
+    /// A block came or went.
+    pub(super) fn touch(&self) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Since when no block came or went.
+    pub(super) fn used(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the outbox and wakes the writer. A peer that lets too much wait is sent away.
     pub(super) fn with_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
-        let result = change(&mut self.lock_outbox());
+        let mut outbox = self.lock_outbox();
+        let result = change(&mut outbox);
+        let full = outbox.control_len() > self.control_max();
+        drop(outbox);
+        if full {
+            self.close();
+        }
         self.changed.notify_one();
         result
+    }
+
+    /// Bytes of control messages that may wait: all pieces announced at once, and a piece of 64 MiB
+    /// in blocks of 16 KiB asked for, refused and cancelled, several times over.
+    fn control_max(&self) -> usize {
+        // A torrent has some million pieces at the most.
+        CONTROL_LEN_MAX + 2 * HAVE_LEN * self.torrent.metainfo.piece_count() as usize
     }
 
     /// Waits until there is something to send. `None` once the link is closed.
@@ -79,10 +106,21 @@ impl Link {
 
     /// Asks for a run: its blocks are expected from now on.
     pub(super) fn request(&self, run: Run) {
-        self.lock_expected().push(run);
+        let mut expected = self.lock_expected();
+        expected.push(run);
+        let full = expected.len() > EXPECTED_MAX;
+        drop(expected);
         self.with_outbox(|outbox| {
             blocks(run).for_each(|block| outbox.say(&Message::Request(block)))
         });
+        if full {
+            self.close();
+        }
+    }
+
+    /// What was asked for will not come.
+    pub(super) fn expect_nothing(&self) {
+        self.lock_expected().clear();
     }
 
     /// Takes a request back: what still comes of it is not expected.
@@ -126,6 +164,8 @@ impl Link {
     pub(super) fn set_options(&self, silence_max: Duration) -> io::Result<()> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
+        // Whoever takes not a byte for so long is gone, even if it goes on talking.
+        self.stream.set_write_timeout(Some(silence_max))?;
         self.stream.set_read_timeout(Some(silence_max))
     }
 
@@ -137,6 +177,16 @@ impl Link {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Bytes of control messages that may wait, whatever the torrent. Measured: some KiB.
+const CONTROL_LEN_MAX: usize = 1 << 20;
+
+/// Runs that may be expected: the bytes of a whole budget in blocks of 16 KiB are twice as many,
+/// but no peer gives leave to be asked for all of them one by one.
+const EXPECTED_MAX: usize = 4096;
+
+/// Bytes of a `have` message.
+const HAVE_LEN: usize = 9;
 
 /// The blocks of a run, as they are asked for.
 pub(super) fn blocks(run: Run) -> impl Iterator<Item = Block> {

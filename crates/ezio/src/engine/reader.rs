@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use swarm::outbox::Refused;
-use swarm::swarm::Event;
+use swarm::swarm::{Event, UNIT};
 use swarm::wire::{self, BLOCK_LEN_MAX, Block, Message};
 
 /// Reads until the connection ends, and tells the scheduler why.
@@ -30,6 +30,9 @@ pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs, shared: &Share
 /// Many requests or small messages in one system call; of a block at most this much is copied.
 const BUFFER_LEN: usize = 16 << 10;
 
+/// The id of a bitfield (BEP 3).
+const BITFIELD: u8 = 5;
+
 struct Reader<'a> {
     link: &'a Link,
     pool: &'a Arc<Pool>,
@@ -45,6 +48,7 @@ impl Reader<'_> {
     fn read_all(&mut self) -> io::Result<()> {
         loop {
             let waiting = &self.buffer[self.start..self.end];
+            self.check_bitfield(waiting)?;
             match wire::decode(waiting).map_err(|e| io::Error::other(e.to_string()))? {
                 Some((message, used)) => {
                     self.start += used;
@@ -57,6 +61,18 @@ impl Reader<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Only of this torrent's length: the longest of any torrent has 1.6 MiB, which would be waited
+    /// for, and kept room for, before the swarm could say so.
+    fn check_bitfield(&self, waiting: &[u8]) -> io::Result<()> {
+        if let [a, b, c, d, BITFIELD, ..] = *waiting {
+            let len = u32::from_be_bytes([a, b, c, d]);
+            if len != self.link.torrent.metainfo.piece_count().div_ceil(8) + 1 {
+                return Err(io::Error::other("it sent a bitfield of another length"));
+            }
+        }
+        Ok(())
     }
 
     /// Receives more bytes of a message that is not whole. `false` at the end of the stream.
@@ -92,8 +108,11 @@ impl Reader<'_> {
                 }
             }
             message => {
-                if let Message::Reject(block) = message {
-                    self.link.take_expected(block);
+                match message {
+                    Message::Reject(block) => drop(self.link.take_expected(block)),
+                    // BEP 3: a choke drops all requests; with BEP 6 each is answered all the same.
+                    Message::Choke if !self.link.fast => self.link.expect_nothing(),
+                    _ => {}
                 }
                 self.event(Event::Message(self.link.id, message));
             }
@@ -103,6 +122,9 @@ impl Reader<'_> {
 
     /// Receives a block. One that was not asked for, or is not awaited any more, is thrown away.
     fn block(&mut self, block: Block) -> io::Result<()> {
+        if !self.can_be_asked_for(block) {
+            return Err(io::Error::other("it sent other bytes than anybody asks for"));
+        }
         if let Some(limit) = self.limit {
             // What waits here fills the socket, and the sender slows down.
             limit.wait(u64::from(block.len));
@@ -116,6 +138,16 @@ impl Reader<'_> {
             self.inputs.send(Input::Block { peer: self.link.id, block, buffer });
         }
         Ok(())
+    }
+
+    /// Blocks are asked for in whole units, up to the end of a piece. The swarm counts units: a part
+    /// of one would count as all of it.
+    fn can_be_asked_for(&self, block: Block) -> bool {
+        self.link.torrent.piece_len(block.piece).is_some_and(|len| {
+            let end = u64::from(block.begin) + u64::from(block.len);
+            let whole = end == u64::from(len) || end.is_multiple_of(UNIT.into());
+            block.begin.is_multiple_of(UNIT) && end <= u64::from(len) && whole
+        })
     }
 
     fn read_exact(&mut self, into: &mut [u8]) -> io::Result<()> {

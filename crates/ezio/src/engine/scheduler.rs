@@ -9,7 +9,7 @@ use super::link::Link;
 use super::pieces::{Assembly, Buffer, Piece, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
-    node_of, reader, recheck, writer,
+    node_of, or_abort, reader, recheck, writer,
 };
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
-use swarm::swarm::{Action, Config, Event, PeerId, Start, Swarm, TorrentId, TorrentSpec};
+use swarm::swarm::{Action, Config, Event, PeerId, Reason, Start, Swarm, TorrentId, TorrentSpec};
 use swarm::time::Time;
 use swarm::wire::{Block, Handshake};
 
@@ -90,6 +90,21 @@ const STATUS_PERIOD: Duration = Duration::from_millis(200);
 
 /// Connections of this process at most: each has two threads.
 const LINKS_MAX: usize = 64;
+
+/// Addresses that are remembered: a swarm at its largest, and as many wrong ones. A tracker tells
+/// 512 at the most at a time.
+const ADDRESSES_MAX: usize = 1024;
+
+/// How long not to dial who was sent away for silence, and who for anything else.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+const BAD_FOR: Duration = Duration::from_secs(60);
+
+/// A connection is idle if no block came or went for so long: a piece of 16 MiB at 10 Mbit/s takes
+/// half of it.
+const IDLE_MIN: Duration = Duration::from_secs(30);
+
+/// Who was sent away for what it did is dialled after all others.
+const BAD_FAILURES: u32 = 6;
 
 /// A peer that says nothing at all for so long is gone; BEP 3's keep-alives come every two minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
@@ -167,7 +182,11 @@ impl Scheduler {
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Add(job) => self.add(*job),
+            Input::Add(job, done) => {
+                self.add(*job);
+                // There is a place for it, and somebody who waits.
+                let _ = done.send(());
+            }
             Input::FoundPeer { info_hash, addr } => self.found(&info_hash, addr),
             Input::Connected { torrent, stream, addr, outgoing, handshake } => {
                 self.connected(torrent, stream, addr, outgoing, &handshake);
@@ -176,7 +195,12 @@ impl Scheduler {
                 tracing::debug!(%addr, %error, "could not connect");
                 self.failed(addr);
             }
-            Input::Event(event) => self.handle(event),
+            Input::Event(event) => {
+                if let Event::Served(peer, _) = event {
+                    self.link(peer, Link::touch);
+                }
+                self.handle(event);
+            }
             Input::Block { peer, block, buffer } => self.block(peer, block, buffer),
             Input::Disconnected { peer, why } => self.disconnected(peer, &why),
             Input::Checked { torrent, piece, right } => self.checked(torrent, piece, right),
@@ -243,10 +267,15 @@ impl Scheduler {
                     self.disk.push(DiskJob::Finish(Arc::clone(carried)));
                 }
             }
-            Action::Close(peer, reason) => self.link(peer, |link| {
-                tracing::debug!(addr = %link.addr, ?reason, "closed");
-                link.close();
-            }),
+            Action::Close(peer, reason) => {
+                self.link(peer, |link| {
+                    tracing::debug!(addr = %link.addr, ?reason, "closed");
+                    link.close();
+                });
+                let wait = if reason == Reason::Silent { SILENT_FOR } else { BAD_FOR };
+                let again = Instant::now() + wait;
+                self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
+            }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
         }
     }
@@ -336,6 +365,7 @@ impl Scheduler {
 
     fn block(&mut self, peer: PeerId, block: Block, buffer: Buffer) {
         let Some(link) = self.links.get(&peer) else { return };
+        link.touch();
         let key = (link.torrent.id, block.piece);
         let wasted = self.swarm.totals().wasted;
         let Block { piece, begin, len } = block;
@@ -375,24 +405,50 @@ impl Scheduler {
         if let Some(torrent) = self.shared.torrent(info_hash)
             && self.connector.may_dial(addr)
         {
-            let idle = Address::Idle { again: Instant::now(), failures: 0 };
-            self.addresses.entry((torrent.id, addr)).or_insert(idle);
-            self.dial_idle();
+            let key = (torrent.id, addr);
+            if !self.addresses.contains_key(&key) && self.make_place() {
+                let idle = Address::Idle { again: Instant::now(), failures: 0 };
+                self.addresses.insert(key, idle);
+                self.dial_idle();
+            }
         }
     }
 
+    /// Forgets the address that failed most if there are too many. Returns whether there is room.
+    fn make_place(&mut self) -> bool {
+        if self.addresses.len() >= ADDRESSES_MAX {
+            let failures = |address: &Address| match *address {
+                Address::Idle { failures, .. } if failures > 0 => Some(failures),
+                _ => None,
+            };
+            let known = self.addresses.iter();
+            let worst = known.filter_map(|(&key, address)| Some((failures(address)?, key))).max();
+            if let Some((_, key)) = worst {
+                self.addresses.remove(&key);
+            }
+        }
+        self.addresses.len() < ADDRESSES_MAX
+    }
+
+    /// Dials as many as there is room for: first those that failed least.
     fn dial_idle(&mut self) {
         let now = Instant::now();
-        let mut room = LINKS_MAX.saturating_sub(self.links.len());
-        for (&(torrent, addr), address) in &mut self.addresses {
-            if let Address::Idle { again, failures } = *address
-                && again <= now
-                && room > 0
-                && let Some(carried) = self.torrents.get(&torrent)
-            {
-                *address = Address::Dialling { failures };
-                self.connector.dial(addr, Arc::clone(carried));
-                room -= 1;
+        let dialling = |address: &&Address| matches!(address, Address::Dialling { .. });
+        let dialled = self.addresses.values().filter(dialling).count();
+        let room = LINKS_MAX.saturating_sub(self.links.len() + dialled);
+        let mut due: Vec<_> = self
+            .addresses
+            .iter()
+            .filter_map(|(&key, address)| match *address {
+                Address::Idle { again, failures } if again <= now => Some((failures, again, key)),
+                _ => None,
+            })
+            .collect();
+        due.sort_unstable();
+        for (failures, _, key) in due.into_iter().take(room) {
+            if let Some(carried) = self.torrents.get(&key.0) {
+                self.addresses.insert(key, Address::Dialling { failures });
+                self.connector.dial(key.1, Arc::clone(carried));
             }
         }
     }
@@ -435,7 +491,7 @@ impl Scheduler {
             }
             return;
         }
-        if twin.is_none() && self.links.len() >= LINKS_MAX {
+        if twin.is_none() && !self.make_place_for_link() {
             return self.failed(addr);
         }
         let id = PeerId(self.next_peer);
@@ -459,18 +515,33 @@ impl Scheduler {
         self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
     }
 
+    /// Ends the connection that was idle longest if there are too many: it comes back if it is
+    /// needed. Returns whether there is room.
+    fn make_place_for_link(&self) -> bool {
+        let open = || self.links.values().filter(|link| !link.is_closed());
+        if open().count() < LINKS_MAX {
+            return true;
+        }
+        let idlest = open().min_by_key(|link| link.used());
+        let idle = idlest.filter(|link| link.used().elapsed() > IDLE_MIN);
+        if let Some(link) = idle {
+            link.close();
+        }
+        idle.is_some()
+    }
+
     fn start_threads(&self, link: &Arc<Link>) -> std::io::Result<()> {
         let (reading, inputs, pool) =
             (Arc::clone(link), self.inputs.clone(), Arc::clone(&self.pool));
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("read {}", link.addr.ip()))
-            .spawn(move || reader::run(&reading, &pool, &inputs, &shared))?;
+            .spawn(move || or_abort(|| reader::run(&reading, &pool, &inputs, &shared)))?;
         let (writing, inputs) = (Arc::clone(link), self.inputs.clone());
         let shared = Arc::clone(&self.shared);
         thread::Builder::new()
             .name(format!("write {}", link.addr.ip()))
-            .spawn(move || writer::run(&writing, &inputs, &shared))?;
+            .spawn(move || or_abort(|| writer::run(&writing, &inputs, &shared)))?;
         Ok(())
     }
 

@@ -116,7 +116,9 @@ impl Swarm {
         peer.reqq = hello.reqq.unwrap_or(peer.reqq).max(1);
         if let (Kind::Unknown(_), Some(xg_id)) = (peer.kind, hello.xg_id) {
             peer.kind = Kind::Own { xg_id };
-            peer.block = hello.block.clamp(super::UNIT, crate::wire::BLOCK_LEN_MAX);
+            // Blocks begin and end where units do, whatever the peer has in mind.
+            let block = hello.block.clamp(super::UNIT, crate::wire::BLOCK_LEN_MAX);
+            peer.block = block - block % super::UNIT;
             peer.source = hello.seed;
             if hello.seed {
                 let all = Bitfield::full(peer.have.len());

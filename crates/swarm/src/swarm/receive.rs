@@ -92,7 +92,11 @@ impl Swarm {
         self.totals.received += u64::from(len);
         self.down.add(u64::from(len));
         let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            // It was sent away, perhaps for its wrong bytes: nobody may keep these.
+            self.totals.wasted += u64::from(len);
+            return;
+        };
         let torrent_id = peer.torrent;
         peer.received += u64::from(len);
         let Some(torrent) = self.torrents.get_mut(&torrent_id) else { return };
@@ -238,6 +242,7 @@ impl Swarm {
         if restart {
             (active.units, active.sources) =
                 (crate::bitfield::Bitfield::new(units), <_>::default());
+            self.out.push(Action::Discard(torrent_id, piece));
         }
         // An open piece has a gap: `next_piece` looked.
         let Some(gap) = active.gap() else { return 0 };
@@ -252,9 +257,6 @@ impl Swarm {
         if run.is_empty() {
             // A rest of less than a unit: nothing was begun, as a fresh piece has to fit.
             return 0;
-        }
-        if restart {
-            self.out.push(Action::Discard(torrent_id, piece));
         }
         self.make_room();
         self.put_lease(id, piece, run, now, gradual, false)

@@ -48,10 +48,15 @@ impl Swarm {
 
     /// The slots in use, in parts of [`CERTAIN`]: a grant nobody has asked for yet counts as much as
     /// it is likely to be used. Interest is stale by a round trip, so several senders answer the
-    /// same wish, and only one of them is taken up.
+    /// same wish, and only one of them is taken up. One whose bytes the peer does not take leaves
+    /// the wire to others, and counts nothing: who does not read must not keep them out.
     fn slots_filled(&self) -> u32 {
-        let weight =
-            |grant: &Grant| if grant.requested > 0 { CERTAIN } else { self.likely.max(LIKELY_MIN) };
+        let idle = self.idle_after();
+        let weight = |grant: &Grant| match grant.requested {
+            _ if self.now.since(grant.progress) > idle => 0,
+            0 => self.likely.max(LIKELY_MIN),
+            _ => CERTAIN,
+        };
         let filled = |strangers: bool| -> u32 {
             let peers = self.peers.values().filter(|peer| peer.is_stranger() == strangers);
             peers.flat_map(|peer| &peer.grants).map(weight).sum()
@@ -65,6 +70,14 @@ impl Swarm {
     /// Whether one of our own nodes lacks something.
     fn own_lack(&self) -> bool {
         self.peers.values().any(|peer| peer.is_own() && !peer.have.all())
+    }
+
+    /// How long a grant may be without progress and still be taken for one that uses the wire: on a
+    /// slow one the others have their turns in between.
+    fn idle_after(&self) -> Duration {
+        let turn = TURN * 1_000_000_000 / self.uplink().max(1);
+        let all = Duration::from_nanos(turn).saturating_mul(TURNS);
+        if self.uplink() == 0 { IDLE } else { IDLE.max(all) }
     }
 
     /// Slots of this node: more for a faster uplink than others have, and enough that a round trip
@@ -107,7 +120,9 @@ impl Swarm {
 
     /// Whether strangers have their half of the slots.
     fn strangers_crowd(&self) -> bool {
-        let served = |peer: &&Peer| peer.is_stranger() && !peer.grants.is_empty();
+        let idle = self.idle_after();
+        let moves = |grant: &Grant| self.now.since(grant.progress) <= idle;
+        let served = |peer: &&Peer| peer.is_stranger() && peer.grants.iter().any(moves);
         let strangers = self.peers.values().filter(served).count();
         self.own_lack() && strangers >= (self.slots() as usize / 2).max(1)
     }
@@ -391,6 +406,15 @@ const SLOTS_FEW: u32 = 2;
 
 /// What a grant counts at the least: so there are never more than eight times as many as slots.
 const LIKELY_MIN: u32 = CERTAIN / 8;
+
+/// A grant without progress for so long does not use the wire, unless that is very slow.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Bytes that are handed to a socket at a time.
+const TURN: u64 = 1 << 20;
+
+/// Turns of others between two of one peer: three times as many as there are slots.
+const TURNS: u32 = 16;
 
 /// What a grant counts that was taken up.
 const CERTAIN: u32 = 256;

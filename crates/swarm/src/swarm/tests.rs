@@ -412,3 +412,73 @@ fn memory_is_released_when_the_budget_wants_it() {
     }
     assert_eq!(released, 4);
 }
+
+#[test]
+fn a_largest_block_of_half_a_unit_more_is_rounded_down() {
+    for (said, block) in [(0, UNIT), (UNIT + 1, UNIT), (3 * UNIT + 7, 3 * UNIT), (u32::MAX, PIECE)]
+    {
+        let mut node = Node::new(Start::Empty, 4);
+        let peer = node.connect(1, true);
+        let hello = Hello { xg_id: Some(XG_ID), block: said, seed: true, ..Hello::default() };
+        node.on(Event::Message(peer, Message::Extended { id: 0, payload: hello.encode() }));
+        let actions = node.grant(peer, PIECE, None);
+        let run = Run { piece: 0, begin: 0, len: PIECE, block };
+        assert!(actions.contains(&Action::Request(peer, run)), "{said}: {actions:?}");
+    }
+}
+
+#[test]
+fn bytes_of_who_was_sent_away_are_not_kept() {
+    let mut node = Node::new(Start::Empty, 4);
+    let peer = node.stranger(1, &[0]);
+    node.on(Event::Message(peer, Message::Unchoke));
+    node.on(Event::Message(peer, Message::Have(4)));
+    let wasted = node.swarm.totals().wasted;
+    node.on(Event::Received { peer, piece: 0, begin: 0, len: UNIT });
+    assert_eq!(node.swarm.totals().wasted, wasted + u64::from(UNIT));
+}
+
+/// What several sent wrong comes whole from one. A turn too small for a block begins that again.
+#[test]
+fn what_is_begun_again_is_thrown_away_first() {
+    let mut node = Node::new(Start::Empty, 1);
+    let (first, second) = (node.own(1, &[0]), node.own(2, &[0]));
+    let unit = |peer| Event::Received { peer, piece: 0, begin: 0, len: UNIT };
+    node.grant(first, PIECE, None);
+    node.on(unit(first));
+    node.grant(first, 0, None);
+    let rest = node.grant(second, PIECE, None);
+    let actions = node.receive(&rest);
+    assert!(actions.contains(&Action::Verify(T, 0)), "{actions:?}");
+    node.on(Event::Verified(T, 0, false));
+    node.grant(first, PIECE, None);
+    node.on(unit(first));
+    node.grant(first, 0, None);
+    let actions = node.grant(second, 100, Some(0));
+    assert!(actions.contains(&Action::Discard(T, 0)), "{actions:?}");
+}
+
+#[test]
+fn who_does_not_read_keeps_nobody_out() {
+    let mut node = Node::new(Start::Source, 400);
+    // More than there are slots. They are let in, ask, and take nothing.
+    for id in 1..9 {
+        let deaf = node.stranger(id, &[]);
+        node.on(Event::Message(deaf, Message::Interested));
+        node.on(Event::Requested(deaf, u64::from(PIECE)));
+    }
+    let good = node.own(9, &[]);
+    let mut actions = node.on(Event::Message(good, Message::Interested));
+    let mut served = 0;
+    // Five seconds, the first of which may be lost.
+    for _ in 0..50 {
+        for (_, piece) in named(&core::mem::take(&mut actions)) {
+            actions.extend(node.on(Event::Requested(good, u64::from(PIECE))));
+            actions.extend(node.on(Event::Served(good, u64::from(PIECE))));
+            actions.extend(node.on(Event::Message(good, Message::Have(piece))));
+            served += 1;
+        }
+        actions.extend(node.after(Duration::from_millis(100), Event::Tick));
+    }
+    assert!(served >= 25, "{served} pieces");
+}
