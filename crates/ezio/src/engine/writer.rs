@@ -66,7 +66,10 @@ impl Writer<'_> {
                 // A run has at most 1 MiB.
                 self.disk.resize(run.len as usize, 0);
                 let offset = torrent.piece_start(run.piece) + u64::from(run.begin);
-                if let Err(error) = torrent.store.read_at(offset, &mut self.disk) {
+                // A fault that passes, such as a cable that shook, must not cost the swarm a piece.
+                let read = torrent.store.read_at(offset, &mut self.disk);
+                if let Err(error) = read.or_else(|_| torrent.store.read_at(offset, &mut self.disk))
+                {
                     return self.unreadable(run, error);
                 }
                 vec![&self.disk[..]]
