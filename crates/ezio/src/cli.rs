@@ -8,8 +8,9 @@ use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
 use crate::ui::Ui;
-use crate::{inspect, preflight, verify};
+use crate::{inspect, preflight, simulate, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sim::predict::Scenario;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Show what is in a torrent
     Inspect(InspectArgs),
+    /// Predict how long a deployment takes
+    Sim(SimArgs),
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +239,36 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct SimArgs {
+    /// How many machines get the image; several make a table
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8,16,32")]
+    clients: Vec<usize>,
+
+    /// Used bytes of the image, as 50GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: u64,
+
+    /// What every link carries each way
+    #[arg(long, value_name = "RATE", default_value = "1Gbit/s", value_parser = rate)]
+    link: u64,
+
+    /// What every disk reads or writes, as 150MB/s [default: as fast as the link]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    disk: Option<u64>,
+
+    /// Bytes of a piece [default: as capture chooses]
+    #[arg(long, value_name = "SIZE", value_parser = piece_size)]
+    piece_size: Option<u32>,
+
+    /// Another seed is another run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// Print one JSON object a line: progress, notes, the result
     #[arg(long)]
@@ -280,6 +313,10 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => {
             let ui = args.common.ui();
             (ui, inspect::run(&args.torrent, ui).map(|()| true))
+        }
+        Command::Sim(args) => {
+            let (ui, clients) = (args.common.ui(), args.clients.clone());
+            (ui, simulate::run(&args.into(), &clients, ui).map(|()| true))
         }
     };
     match outcome {
@@ -355,6 +392,17 @@ impl From<CaptureArgs> for Capture {
             ntfs_tail: !args.no_ntfs_tail,
         }
     }
+}
+
+impl From<SimArgs> for Scenario {
+    fn from(args: SimArgs) -> Scenario {
+        let (piece_len, seed) = (args.piece_size, args.seed);
+        Scenario { len: args.size, piece_len, link: args.link, disk: args.disk, seed }
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|e| e.to_string())
 }
 
 fn piece_size(text: &str) -> Result<u32, String> {

@@ -19,6 +19,7 @@ pub mod preflight;
 pub mod serve;
 pub mod sha1;
 pub mod signatures;
+pub mod simulate;
 pub mod store;
 pub mod ui;
 pub mod verify;
