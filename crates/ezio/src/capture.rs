@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use swarm::layout::Layout;
+use swarm::layout::{Extent, Layout};
 use swarm::metainfo::{Draft, Metainfo, Origin, piece_len_for};
 use swarm::units::{Bytes, Rate};
 use torrent_info::TorrentInfo;
@@ -95,7 +95,27 @@ const PARTCLONE_PIECE_LEN: u32 = torrent_info::PIECE_LEN as u32;
 /// Whatever makes the torrent impossible or untrustworthy; then no torrent is written.
 pub fn run(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let started = Instant::now();
-    let source = Source::of(&job.source)?;
+    let (what, torrent) = capture(job, Source::of(&job.source)?, ui, stop)?;
+    summary(job, &what, &torrent, started, ui);
+    Ok(())
+}
+
+/// As [`run`], of a device or image file of which `used` is known to be used: no program is asked.
+/// Prints no summary.
+///
+/// # Errors
+/// As [`run`]; and if an extent is empty or outside, or two overlap.
+pub fn run_used(job: &Capture, used: Vec<Extent>, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
+    capture(job, Source::Disk(Some(used)), ui, stop).map(drop)
+}
+
+/// Writes the torrent. Returns it, and what it is made of in words.
+fn capture(
+    job: &Capture,
+    source: Source,
+    ui: Ui,
+    stop: &AtomicBool,
+) -> anyhow::Result<(String, Metainfo)> {
     let name = job.name.clone().map_or_else(|| source.default_name(&job.source), Ok)?;
     let name: Vec<&str> = name.split('/').collect();
     ensure!(
@@ -107,7 +127,7 @@ pub fn run(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut output = output_beside(&job.output)?;
 
     let image = match source {
-        Source::Disk => disk::capture(job, ui, stop)?,
+        Source::Disk(used) => disk::capture(job, used, ui, stop)?,
         Source::ImageDir => from_image_dir(job, ui, stop)?,
         Source::TorrentInfo(bytes) => from_torrent_info(job, &bytes)?,
     };
@@ -132,13 +152,13 @@ pub fn run(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     output
         .persist(&job.output)
         .map_err(|e| anyhow::anyhow!("write {}: {}", job.output.display(), io_reason(&e.error)))?;
-    summary(job, &image.what, &torrent, started, ui);
-    Ok(())
+    Ok((image.what, torrent))
 }
 
 /// The kinds of source.
 enum Source {
-    Disk,
+    /// With what is used of it, if that is known.
+    Disk(Option<Vec<Extent>>),
     ImageDir,
     /// With its bytes.
     TorrentInfo(Vec<u8>),
@@ -156,7 +176,7 @@ impl Source {
             return Ok(Source::ImageDir);
         }
         if !metadata.is_file() {
-            return Ok(Source::Disk);
+            return Ok(Source::Disk(None));
         }
         let file = File::open(path).map_err(|e| fail(&e))?;
         let mut start = Vec::new();
@@ -169,7 +189,7 @@ impl Source {
         }
         let keys: [&[u8]; 3] = [b"block_size:", b"blocks_total:", b"offset:"];
         if !keys.iter().any(|key| start.starts_with(key)) {
-            return Ok(Source::Disk);
+            return Ok(Source::Disk(None));
         }
         let mut bytes = start;
         file.take(TORRENT_INFO_LEN_MAX).read_to_end(&mut bytes).map_err(|e| fail(&e))?;

@@ -4,12 +4,14 @@
 
 use crate::capture::{self, Capture};
 use crate::control::interfaces::{self, Interface};
+use crate::demo::{self, Demo};
 use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
 use crate::ui::Ui;
-use crate::{inspect, preflight, verify};
+use crate::{inspect, preflight, simulate, verify};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use sim::predict::Scenario;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +46,10 @@ enum Command {
     Verify(VerifyArgs),
     /// Show what is in a torrent
     Inspect(InspectArgs),
+    /// Show the whole loop on this machine, with files as disks: no root, no preparation
+    Demo(DemoArgs),
+    /// Predict how long a deployment takes
+    Sim(SimArgs),
 }
 
 #[derive(Debug, Args)]
@@ -236,6 +242,55 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct DemoArgs {
+    /// How many targets get the image
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=demo::CLIENTS_MAX))]
+    clients: u32,
+
+    /// Bytes of the disk that is copied
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = demo::parse_size)]
+    size: u64,
+
+    /// Work in DIR, which must be empty or not there, and keep everything
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct SimArgs {
+    /// How many machines get the image; several make a table
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8,16,32")]
+    clients: Vec<usize>,
+
+    /// Used bytes of the image, as 50GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    size: u64,
+
+    /// What every link carries each way
+    #[arg(long, value_name = "RATE", default_value = "1Gbit/s", value_parser = rate)]
+    link: u64,
+
+    /// What every disk reads or writes, as 150MB/s [default: as fast as the link]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    disk: Option<u64>,
+
+    /// Bytes of a piece [default: as capture chooses]
+    #[arg(long, value_name = "SIZE", value_parser = piece_size)]
+    piece_size: Option<u32>,
+
+    /// Another seed is another run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// Print one JSON object a line: progress, notes, the result
     #[arg(long)]
@@ -259,6 +314,7 @@ impl CommonArgs {
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    demo::end_with_parent();
     let command = Cli::parse().command;
     let (ui, outcome) = match command {
         Command::Serve(args) => {
@@ -280,6 +336,14 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => {
             let ui = args.common.ui();
             (ui, inspect::run(&args.torrent, ui).map(|()| true))
+        }
+        Command::Demo(args) => {
+            let (ui, demo) = (args.common.ui(), args.into());
+            (ui, interruptible(|stop| demo::run(&demo, ui, stop)))
+        }
+        Command::Sim(args) => {
+            let (ui, clients) = (args.common.ui(), args.clients.clone());
+            (ui, simulate::run(&args.into(), &clients, ui).map(|()| true))
         }
     };
     match outcome {
@@ -355,6 +419,23 @@ impl From<CaptureArgs> for Capture {
             ntfs_tail: !args.no_ntfs_tail,
         }
     }
+}
+
+impl From<DemoArgs> for Demo {
+    fn from(args: DemoArgs) -> Demo {
+        Demo { clients: args.clients, size: args.size, keep: args.keep }
+    }
+}
+
+impl From<SimArgs> for Scenario {
+    fn from(args: SimArgs) -> Scenario {
+        let (piece_len, seed) = (args.piece_size, args.seed);
+        Scenario { len: args.size, piece_len, link: args.link, disk: args.disk, seed }
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|e| e.to_string())
 }
 
 fn piece_size(text: &str) -> Result<u32, String> {

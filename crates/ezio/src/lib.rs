@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod deploy;
 pub mod device;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod preflight;
 pub mod serve;
 pub mod sha1;
 pub mod signatures;
+pub mod simulate;
 pub mod store;
 pub mod ui;
 pub mod verify;

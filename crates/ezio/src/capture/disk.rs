@@ -20,8 +20,14 @@ use swarm::layout::{Extent, Layout};
 use swarm::metainfo::{Origin, piece_len_for};
 use swarm::units::Bytes;
 
-/// Hashes the used blocks of the device or image file `job.source`.
-pub(super) fn capture(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Image> {
+/// Hashes the used blocks of the device or image file `job.source`; finds them unless they are
+/// `known`.
+pub(super) fn capture(
+    job: &Capture,
+    known: Option<Vec<Extent>>,
+    ui: Ui,
+    stop: &AtomicBool,
+) -> anyhow::Result<Image> {
     ensure!(
         job.image.is_none() || job.piece_len.is_none_or(|len| len == PARTCLONE_PIECE_LEN),
         "--image writes partclone's torrent.info, whose pieces are 16 MiB; leave --piece-size out"
@@ -31,7 +37,10 @@ pub(super) fn capture(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Resul
     source.refuse_use()?;
     let mut claim = source.claim()?;
     let before = source.fingerprint()?;
-    let used = source.used(&mut claim)?;
+    let used = match known {
+        Some(extents) => Used { extents, what: "known extents".to_owned(), ..source.all() },
+        None => source.used(&mut claim)?,
+    };
     let layout = Layout::new(used.extents)?;
     let (layout, piece_len) = match job.image {
         // A block file is at most as long as the buffer that Clonezilla gives partclone.
