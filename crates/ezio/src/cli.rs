@@ -66,7 +66,7 @@ struct CaptureArgs {
     #[arg(long)]
     name: Option<String>,
 
-    /// Bytes of a piece, as 16MiB [default: a power of two from 256 KiB to 16 MiB that makes 2000
+    /// Bytes of a piece, as 16MiB [default: a power of two from 256 KiB to 4 MiB that makes 2000
     /// to 4000 pieces]
     #[arg(long, value_name = "SIZE", value_parser = piece_size)]
     piece_size: Option<u32>,

@@ -189,10 +189,10 @@ impl Processes<'_> {
                 found[index] = event["seconds"].as_f64();
                 display.done(index, found[index].unwrap_or_default());
                 patience.reset();
-            } else if let Some(bytes) = event["bytes"].as_u64() {
-                if display.moved(index, bytes) {
-                    patience.reset();
-                }
+            } else if let Some(bytes) = event["bytes"].as_u64()
+                && display.moved(index, bytes)
+            {
+                patience.reset();
             }
         }
         drop(display);
