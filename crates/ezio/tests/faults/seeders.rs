@@ -122,13 +122,6 @@ fn a_bitfield_far_longer_than_the_torrent_is_not_waited_for() {
 }
 
 #[test]
-fn a_late_bitfield() {
-    check_refused(|image| {
-        [encoded(&Message::Have(0)), encoded(&Message::Bitfield(everything(image)))].concat()
-    });
-}
-
-#[test]
 fn a_piece_behind_the_end() {
     check_refused(|image| encoded(&Message::Have(image.pieces())));
 }
