@@ -83,6 +83,11 @@ pub fn find(device: &dyn ReadAt, len: u64, sector: u32) -> Result<Vec<Signature>
         found.extend(look(&source, row)?);
     }
     found.extend(walk::find(&source)?);
+    for signature in &mut found {
+        // On a device that ends in the middle of a structure there is less to erase.
+        signature.magics.retain(|magic| magic.end <= len);
+    }
+    found.retain(|signature| !signature.magics.is_empty());
     found.sort_by_key(Signature::offset);
     Ok(found)
 }

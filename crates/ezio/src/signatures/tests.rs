@@ -236,6 +236,15 @@ fn the_first_sector_is_told_apart() {
 }
 
 #[test]
+fn nothing_behind_the_end_is_to_be_erased() {
+    let boot = structure(24, &[(0, b"\xeb\x52\x90NTFS    \0\x02\x08")]);
+    let mut device = Sparse::default();
+    device.put(0, &boot);
+    let found = find(&device, 100, 512).unwrap();
+    assert_eq!(found.iter().map(Signature::to_string).collect::<Vec<_>>(), ["ntfs at 0x3"]);
+}
+
+#[test]
 fn zfs_labels_are_found_at_both_ends() {
     let pairs = b"\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\0\0\x24";
     let checksum = 0x0210_da7a_b10c_7a11_u64.to_le_bytes();
@@ -304,15 +313,29 @@ fn names_are_shown_only_if_a_terminal_can_take_them() {
 
 #[test]
 fn a_device_that_cannot_be_read_is_an_error_with_its_place() {
+    // With an XFS and an ext2, each with a copy of its superblock.
+    let xfs = structure(
+        512,
+        &[(0, b"XFSB\0\0\x10\0"), (32, &[7; 16]), (85, &[1, 0, 0]), (91, &[2]), (102, &[2])],
+    );
+    let ext = structure(
+        256,
+        &[(4, &[9]), (33, &[0x20]), (56, b"\x53\xef"), (100, &[1]), (104, &[8; 16])],
+    );
     let mut device = Sparse::default();
-    find(&device, GIB, 512).unwrap();
+    for (at, bytes) in [(0, &xfs), (65536 * 4096, &xfs), (1024, &ext), (8192 * 1024, &ext)] {
+        device.put(at, bytes);
+    }
+    let found = find(&device, GIB, 512).unwrap();
+    let copies = found.iter().filter(|s| s.version == "superblock copies");
+    assert_eq!(copies.map(|s| s.name).collect::<Vec<_>>(), ["ext2/3/4", "xfs"], "{found:x?}");
     let reads = device.reads.get();
-    assert!(reads < 300, "{reads}");
-    for good in [0, 1, 20, reads - 1] {
+    assert!(reads < 500, "{reads}");
+    for good in 0..reads {
         device.reads.set(0);
         device.good_reads = Some(good);
-        let error = find(&device, GIB, 512).unwrap_err();
-        assert_eq!(error.error.kind(), io::ErrorKind::HostUnreachable);
+        let error = find(&device, GIB, 512).expect_err("an I/O error was overlooked");
+        assert_eq!(error.error.kind(), io::ErrorKind::HostUnreachable, "after {good} reads");
         assert!(error.to_string().starts_with("read "), "{error}");
     }
 }

@@ -236,7 +236,7 @@ fn ext_copies(s: &Source<'_>) -> Result<Option<Signature>, AccessError> {
             magics.push(at + 56..at + 58);
         }
     }
-    Ok(copies(s, "ext2/3/4", magics, first, Id::Uuid(104)))
+    copies(s, "ext2/3/4", magics, first, Id::Uuid(104))
 }
 
 /// Group 1 and the powers of 3, 5 and 7.
@@ -262,7 +262,7 @@ fn xfs_copies(s: &Source<'_>) -> Result<Option<Signature>, AccessError> {
             magics.push(at..at + 4);
         }
     }
-    Ok(copies(s, "xfs", magics, 0, Id::Uuid(32)))
+    copies(s, "xfs", magics, 0, Id::Uuid(32))
 }
 
 fn copies(
@@ -271,12 +271,12 @@ fn copies(
     magics: Vec<Range<u64>>,
     first: u64,
     id: Id,
-) -> Option<Signature> {
+) -> Result<Option<Signature>, AccessError> {
     if magics.is_empty() {
-        return None;
+        return Ok(None);
     }
     let found = signature(name, "superblock copies", COPY, magics);
-    Some(Signature { id: identify(s, first, id).unwrap_or_default(), ..found })
+    Ok(Some(Signature { id: identify(s, first, id)?, ..found }))
 }
 
 /// Copies that are looked at: each costs a disk with heads a seek, 10 ms. `mkfs.xfs` makes 4 to 32
