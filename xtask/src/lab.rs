@@ -60,7 +60,10 @@ fn matrix(options: &Options) -> anyhow::Result<()> {
     for program in &options.programs {
         lab::require(&program.needs()).map_err(anyhow::Error::msg)?;
     }
-    let ezio = build(&["--release"])?;
+    let ezio = match &options.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build(&["--release"])?,
+    };
     let links = options.links(&options.shape(1));
     let lan = Lan::new(2, &links).context("make two nodes to measure the links")?;
     let measured = goodput::measure(&lan)?;

@@ -145,7 +145,8 @@ pub enum Event {
     /// The peer said this. Requests, cancellations and blocks are the reader's and the outbox's;
     /// they come as the events below.
     Message(PeerId, Message),
-    /// The outbox took requests of so many bytes.
+    /// The peer asked for so many bytes. Told before they can be served: what the outbox refuses
+    /// then is [`Dropped`](Event::Dropped).
     Requested(PeerId, u64),
     /// So many bytes of blocks were handed to the peer's socket.
     Served(PeerId, u64),

@@ -17,6 +17,7 @@ pub(crate) const USAGE: &str = "  lab [OPTIONS]                 one image to N m
       --only-peer               without ours
       --target file|loop        what ours writes to: files or loop devices, in tmpfs [file]
       --congestion NAME         of TCP [cubic, if this machine allows it]
+      --binary FILE             an ezio built before, instead of building it
       --json FILE               append a line for each run
       --logs DIR                keep what the programs print
   lab --smoke                   two clients, some MiB; that it works
@@ -35,6 +36,7 @@ pub(super) struct Options {
     pub(super) programs: Vec<Program>,
     pub(super) target: TargetKind,
     congestion: Option<String>,
+    pub(super) binary: Option<PathBuf>,
     pub(super) json: Option<PathBuf>,
     pub(super) logs: Option<PathBuf>,
 }
@@ -74,6 +76,7 @@ impl Options {
             programs: vec![Program::Ours],
             target: TargetKind::File,
             congestion: None,
+            binary: None,
             json: None,
             logs: None,
         }
@@ -124,6 +127,7 @@ impl Options {
             ("--target", "file") => self.target = TargetKind::File,
             ("--target", "loop") => self.target = TargetKind::Loop,
             ("--congestion", _) => self.congestion = Some(value.to_owned()),
+            ("--binary", _) => self.binary = Some(value.into()),
             ("--json", _) => self.json = Some(value.into()),
             ("--logs", _) => self.logs = Some(value.into()),
             _ => bail!("there is no such option or value"),

@@ -170,10 +170,14 @@ impl Reader<'_> {
             self.link.with_outbox(|outbox| outbox.reject(block));
             return Ok(());
         }
+        // The scheduler hears of it before the writer can have served it: what is served and was
+        // not asked for ends no grant.
+        let (peer, bytes) = (self.link.id, u64::from(block.len));
+        self.event(Event::Requested(peer, bytes));
         match self.link.with_outbox(|outbox| outbox.request(block)) {
-            Ok(()) => self.event(Event::Requested(self.link.id, u64::from(block.len))),
+            Ok(()) => {}
             // It was told if it knows BEP 6, and has to ask again if it does not.
-            Err(Refused::Choked | Refused::Full) => {}
+            Err(Refused::Choked | Refused::Full) => self.event(Event::Dropped(peer, bytes)),
         }
         Ok(())
     }

@@ -150,3 +150,63 @@ fn wait_until(done: impl Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// A grant whose bytes were served before they were asked for never ended: its slot was lost until
+/// the stall of ten seconds, and with all slots the whole swarm stood still.
+#[test]
+fn the_scheduler_hears_of_a_request_before_it_is_served() {
+    use std::io::Write as _;
+    const REQUESTS: u32 = 2000;
+    let (metainfo, device) = image(64 << 10);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("source");
+    std::fs::write(&path, &device).unwrap();
+    let Content::Source(store) = source(&metainfo, &path).content else { panic!("a source") };
+    let carried = Arc::new(Carried {
+        id: TorrentId(0),
+        have: Have::new(metainfo.piece_count(), true),
+        metainfo,
+        store,
+        target: None,
+        memory: Memory::default(),
+        received: AtomicU64::new(0),
+        sent: AtomicU64::new(0),
+    });
+    let shared = Shared { peer_id: [0; 20], torrents: RwLock::default(), limits: None };
+    let listener = std::net::TcpListener::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut peer = TcpStream::connect(addr).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let link = link::Link::new(PeerId(0), carried, stream, addr, [0; 20], true);
+    link.with_outbox(|outbox| outbox.allow(u64::MAX));
+    let (sender, receiver) = sync_channel(REQUESTS as usize + 10);
+    thread::scope(|scope| {
+        scope.spawn(|| reader::run(&link, &Arc::default(), &Inputs(sender), &shared));
+        let mut bytes = Vec::new();
+        for _ in 0..REQUESTS {
+            let block = Block { piece: 0, begin: 0, len: 16 << 10 };
+            swarm::wire::Message::Request(block).encode(&mut bytes);
+        }
+        let (mut heard, mut served, mut unheard) = (0, 0, 0);
+        for request in bytes.chunks(bytes.len() / REQUESTS as usize) {
+            peer.write_all(request).unwrap();
+            let mut outbox = link.wait(Duration::from_secs(60)).expect("it is open");
+            while let Some(run) = outbox.take(u32::MAX) {
+                served += u64::from(run.len);
+            }
+            drop(outbox);
+            heard += receiver.try_iter().map(|input| requested(&input)).sum::<u64>();
+            unheard += u32::from(heard < served);
+        }
+        // First: a reader that goes on would keep a failed test from ending.
+        link.close();
+        assert_eq!((served, unheard), (u64::from(REQUESTS) * (16 << 10), 0));
+    });
+}
+
+fn requested(input: &Input) -> u64 {
+    match input {
+        Input::Event(Event::Requested(_, bytes)) => *bytes,
+        _ => 0,
+    }
+}
