@@ -15,6 +15,7 @@
 mod connect;
 mod disk;
 mod link;
+mod pace;
 mod pieces;
 mod reader;
 mod recheck;

@@ -1,14 +1,16 @@
 //! The sending half of a connection: one thread that takes messages and blocks from the outbox.
 //!
 //! Blocks are sent from the memory of a piece that was received a moment ago, or read from the
-//! store; many of them with one system call.
+//! store; some milliseconds of them with one system call, and control messages between.
 
 use super::link::Link;
+use super::pace::{self, Pace};
 use super::throttle::Limits;
 use super::{Input, Inputs, Shared};
+use socket2::SockRef;
 use std::io::{self, IoSlice, Write as _};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use swarm::outbox::Run;
 use swarm::swarm::Event;
 use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
@@ -16,7 +18,8 @@ use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 /// Writes until the connection is closed.
 pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
     let limits = shared.limits.as_ref();
-    let mut writer = Writer { link, inputs, limits, control: Vec::new(), disk: Vec::new() };
+    let pace = Pace::new();
+    let mut writer = Writer { link, inputs, limits, pace, control: Vec::new(), disk: Vec::new() };
     // The reader tells the scheduler why the connection has ended.
     if writer.write_all().is_err() {
         link.close();
@@ -26,13 +29,11 @@ pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
 /// BEP 3: clients close connections after two minutes of silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
 
-/// 1 MiB: 0.8 ms of a 10 Gbit/s link, after which control messages get their turn.
-const RUN_LEN_MAX: u32 = 1 << 20;
-
 struct Writer<'a> {
     link: &'a Link,
     inputs: &'a Inputs,
     limits: Option<&'a Limits>,
+    pace: Pace,
     control: Vec<u8>,
     /// Bytes read from the store.
     disk: Vec<u8>,
@@ -40,13 +41,13 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn write_all(&mut self) -> io::Result<()> {
-        let run_len = self.limits.map_or(RUN_LEN_MAX, |limits| limits.block_max);
+        self.tell_kernel()?;
+        let run_len = self.limits.map_or(pace::MOST, |limits| limits.block_max);
         while let Some(mut outbox) = self.link.wait(KEEP_ALIVE) {
-            self.control.clear();
             outbox.take_control(&mut self.control);
             let run = outbox.take(run_len);
             drop(outbox);
-            (&self.link.stream).write_all(&self.control)?;
+            self.say()?;
             if let Some(run) = run {
                 if let Some(limits) = self.limits {
                     limits.sending.wait(u64::from(run.len));
@@ -57,28 +58,62 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn blocks(&mut self, run: Run) -> io::Result<()> {
-        let (torrent, range) = (&self.link.torrent, run.begin..run.begin + run.len);
-        let in_memory = torrent.memory.get(run.piece);
-        let parts = match &in_memory {
-            Some(piece) => piece.slices(range),
-            None => {
-                // A run has at most 1 MiB.
-                self.disk.resize(run.len as usize, 0);
-                let offset = torrent.piece_start(run.piece) + u64::from(run.begin);
-                // A fault that passes, such as a cable that shook, must not cost the swarm a piece.
-                let read = torrent.store.read_at(offset, &mut self.disk);
-                if let Err(error) = read.or_else(|_| torrent.store.read_at(offset, &mut self.disk))
-                {
-                    return self.unreadable(run, error);
-                }
-                vec![&self.disk[..]]
-            }
-        };
-        send(&self.link.stream, run, &parts)?;
-        torrent.sent.fetch_add(u64::from(run.len), Ordering::Relaxed);
-        self.inputs.send(Input::Event(Event::Served(self.link.id, u64::from(run.len))));
+    /// Sends the control messages that were taken from the outbox.
+    fn say(&mut self) -> io::Result<()> {
+        (&self.link.stream).write_all(&self.control)?;
+        self.control.clear();
         Ok(())
+    }
+
+    fn blocks(&mut self, run: Run) -> io::Result<()> {
+        let in_memory = self.link.torrent.memory.get(run.piece);
+        let mut disk = std::mem::take(&mut self.disk);
+        if in_memory.is_none() {
+            // A run has at most 1 MiB.
+            disk.resize(run.len as usize, 0);
+            let torrent = &self.link.torrent;
+            let offset = torrent.piece_start(run.piece) + u64::from(run.begin);
+            // A fault that passes, such as a cable that shook, must not cost the swarm a piece.
+            let read = torrent.store.read_at(offset, &mut disk);
+            if let Err(error) = read.or_else(|_| torrent.store.read_at(offset, &mut disk)) {
+                return self.unreadable(run, error);
+            }
+        }
+        let mut rest = Some(run);
+        while let Some(run_left) = rest {
+            let (portion, later) = split(run_left, self.pace.portion());
+            let range = portion.begin..portion.begin + portion.len;
+            let parts = match &in_memory {
+                Some(piece) => piece.slices(range),
+                None => {
+                    let from = (portion.begin - run.begin) as usize;
+                    vec![&disk[from..from + portion.len as usize]]
+                }
+            };
+            self.portion(portion, &parts)?;
+            rest = later;
+        }
+        self.disk = disk;
+        Ok(())
+    }
+
+    /// Sends some blocks, and before them what has been said since the last ones.
+    fn portion(&mut self, portion: Run, parts: &[&[u8]]) -> io::Result<()> {
+        self.link.with_outbox(|outbox| outbox.take_control(&mut self.control));
+        self.say()?;
+        let begin = Instant::now();
+        send(&self.link.stream, portion, parts)?;
+        if self.pace.handed(portion.len, begin.elapsed()) {
+            self.tell_kernel()?;
+        }
+        let len = u64::from(portion.len);
+        self.link.torrent.sent.fetch_add(len, Ordering::Relaxed);
+        self.inputs.send(Input::Event(Event::Served(self.link.id, len)));
+        Ok(())
+    }
+
+    fn tell_kernel(&self) -> io::Result<()> {
+        SockRef::from(&self.link.stream).set_tcp_notsent_lowat(self.pace.portion())
     }
 
     /// The source cannot give a piece: nobody gets it from here any more.
@@ -99,6 +134,13 @@ impl Writer<'_> {
         // Without BEP 6 there is no way to say it.
         Err(io::Error::other("a block could not be read"))
     }
+}
+
+/// Cuts the blocks off that make about `len` bytes, at least one; and what is left.
+fn split(run: Run, len: u32) -> (Run, Option<Run>) {
+    let len = (len / run.block).max(1).saturating_mul(run.block).min(run.len);
+    let later = Run { begin: run.begin + len, len: run.len - len, ..run };
+    (Run { len, ..run }, (later.len > 0).then_some(later))
 }
 
 /// Sends the blocks of a run with their headers; `parts` laid end to end are their bytes.
@@ -139,4 +181,25 @@ fn write_all_vectored(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_cut_between_blocks() {
+        let check = |run_len: u32, block: u32, len: u32, cut: u32| {
+            let run = Run { piece: 3, begin: 100, len: run_len, block };
+            let (now, later) = split(run, len);
+            assert_eq!((now.begin, now.len), (100, cut));
+            let rest = (cut < run_len).then_some((100 + cut, run_len - cut));
+            assert_eq!(later.map(|run| (run.begin, run.len)), rest);
+        };
+        check(100, 10, 35, 30);
+        check(100, 10, 5, 10);
+        check(95, 10, 1000, 95);
+        check(95, 10, 95, 90);
+        check(5, 10, 1, 5);
+    }
 }
