@@ -4,6 +4,7 @@
 
 use crate::capture::{self, Capture};
 use crate::control::interfaces::{self, Interface};
+use crate::demo::{self, Demo};
 use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
@@ -45,6 +46,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Show what is in a torrent
     Inspect(InspectArgs),
+    /// Show the whole loop on this machine, with files as disks: no root, no preparation
+    Demo(DemoArgs),
     /// Predict how long a deployment takes
     Sim(SimArgs),
 }
@@ -239,6 +242,25 @@ struct InspectArgs {
 }
 
 #[derive(Debug, Args)]
+struct DemoArgs {
+    /// How many targets get the image
+    #[arg(long, value_name = "N", default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=demo::CLIENTS_MAX))]
+    clients: u32,
+
+    /// Bytes of the disk that is copied
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = demo::parse_size)]
+    size: u64,
+
+    /// Work in DIR, which must be empty or not there, and keep everything
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct SimArgs {
     /// How many machines get the image; several make a table
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8,16,32")]
@@ -292,6 +314,7 @@ impl CommonArgs {
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
+    demo::end_with_parent();
     let command = Cli::parse().command;
     let (ui, outcome) = match command {
         Command::Serve(args) => {
@@ -313,6 +336,10 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => {
             let ui = args.common.ui();
             (ui, inspect::run(&args.torrent, ui).map(|()| true))
+        }
+        Command::Demo(args) => {
+            let (ui, demo) = (args.common.ui(), args.into());
+            (ui, interruptible(|stop| demo::run(&demo, ui, stop)))
         }
         Command::Sim(args) => {
             let (ui, clients) = (args.common.ui(), args.clients.clone());
@@ -391,6 +418,12 @@ impl From<CaptureArgs> for Capture {
             force: args.force,
             ntfs_tail: !args.no_ntfs_tail,
         }
+    }
+}
+
+impl From<DemoArgs> for Demo {
+    fn from(args: DemoArgs) -> Demo {
+        Demo { clients: args.clients, size: args.size, keep: args.keep }
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod cli;
 pub mod control;
+pub mod demo;
 pub mod deploy;
 pub mod device;
 pub mod engine;

@@ -42,6 +42,21 @@ impl Ui {
         }
     }
 
+    /// Passes on what the process `name`, which this one has started, says as JSON: with
+    /// `"process"` added, or its notes alone where people read.
+    pub fn of_process(self, name: &str, event: &Value) {
+        if self.json {
+            let mut event = event.clone();
+            if let Some(object) = event.as_object_mut() {
+                object.insert("process".into(), name.into());
+            }
+            print_line(&event.to_string());
+        } else if event["event"] == "note" {
+            let text = event["message"].as_str().unwrap_or_default();
+            self.detail(&format!("    {name}: {text}"));
+        }
+    }
+
     /// Prints the outcome: `json` gets `"event": "result"` added.
     pub fn result(self, text: &str, mut json: Value) {
         if self.json {
