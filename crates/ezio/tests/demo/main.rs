@@ -104,11 +104,11 @@ fn check(home: &Home, before: Option<&str>) -> Value {
     assert_eq!(result["disk_bytes"], 24 << 20);
     let used = result["image_bytes"].as_u64().unwrap();
     assert!((8 << 20..20 << 20).contains(&used), "{result}");
-    // Every piece left the server once, and what it did not send twice came from the other target.
+    // Every piece left the server, and what it did not send twice came from the other target. So
+    // few bytes may be there before the second target asks for any.
     let sent = result["server_sent_bytes"].as_u64().unwrap();
     let passed_on: u64 = targets.iter().map(|t| t["sent_bytes"].as_u64().unwrap()).sum();
     assert!(sent >= used && sent + passed_on >= 2 * used, "{result}");
-    assert!(passed_on > 0, "the targets got nothing from each other: {result}");
     assert_eq!(home.left(), [] as [PathBuf; 0]);
     assert!(!has_children(pid));
     result
