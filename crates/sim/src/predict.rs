@@ -236,13 +236,13 @@ pub fn describe(scenario: &Scenario, predictions: &[Prediction]) -> String {
     let partly: Vec<String> = predictions
         .iter()
         .filter(|p| p.simulated < scenario.pieces())
-        .map(|p| format!("{} pieces with {} clients", p.simulated, p.clients))
+        .map(|p| format!("{} for {}", p.simulated, p.clients))
         .collect();
     if !partly.is_empty() {
         let _ = write!(
             text,
-            "\n\nOf the {} pieces only the first were simulated ({}); the rest is taken to go on at \
-             the same pace.",
+            "\n\nOf the {} pieces only the first were simulated ({} clients); the rest is taken to go on \
+             at the same pace.",
             scenario.pieces(),
             partly.join(", ")
         );
