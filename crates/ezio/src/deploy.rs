@@ -208,7 +208,7 @@ impl Run<'_> {
                 errors.extend(outcome.err().map(|error| format!("{error:#}")));
             }
             let status = self.node.status();
-            let stored = status.iter().map(stored_bytes).sum::<u64>();
+            let stored = status.iter().map(TorrentStatus::stored_bytes).sum::<u64>();
             progress.done.store(stored.min(total), Ordering::Relaxed);
             if let Some(why) = stuck.look(&status) {
                 self.ui.note(&why);
@@ -317,13 +317,6 @@ impl Run<'_> {
             }
         }
     }
-}
-
-/// Bytes of the image that are on the medium, to a piece.
-fn stored_bytes(torrent: &TorrentStatus) -> u64 {
-    let bytes = u128::from(torrent.image_len) * u128::from(torrent.stored);
-    // At most the length of the image.
-    bytes.checked_div(torrent.pieces.into()).unwrap_or(0) as u64
 }
 
 /// Notices that nothing comes any more, and why.

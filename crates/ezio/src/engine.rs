@@ -120,6 +120,16 @@ pub struct TorrentStatus {
     pub peers_interested: u32,
 }
 
+impl TorrentStatus {
+    /// Bytes of the image that are on the medium, to a piece.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let bytes = u128::from(self.image_len) * u128::from(self.stored);
+        // At most the length of the image.
+        bytes.checked_div(self.pieces.into()).unwrap_or(0) as u64
+    }
+}
+
 /// A running node.
 pub struct Engine {
     inputs: Inputs,

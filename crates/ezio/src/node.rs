@@ -122,10 +122,8 @@ impl Node {
         let status = self.engine.status().torrents;
         for (info_hash, len, counters) in &self.carried {
             let Some(torrent) = status.iter().find(|t| t.info_hash == *info_hash) else { continue };
-            let stored = u128::from(torrent.stored) * u128::from(*len);
-            // At most the length itself.
-            let stored = stored.checked_div(torrent.pieces.into()).unwrap_or(0) as u64;
-            counters.left.store(len - stored.min(*len), Ordering::Relaxed);
+            let left = len.saturating_sub(torrent.stored_bytes());
+            counters.left.store(left, Ordering::Relaxed);
             counters.uploaded.store(torrent.sent, Ordering::Relaxed);
             counters.downloaded.store(torrent.received, Ordering::Relaxed);
         }

@@ -60,6 +60,16 @@ fn check_flood(flood: impl Fn(u16, &Image) -> io::Result<()> + Send + Sync) {
     world.check_server();
 }
 
+/// Sends `bytes` again and again, for a while.
+fn shout(conn: &mut Conn, bytes: &[u8]) -> io::Result<()> {
+    conn.stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        conn.raw(bytes)?;
+    }
+    Ok(())
+}
+
 /// Says `message` again and again, for a while.
 #[track_caller]
 fn check_talk(message: Message) {
@@ -70,12 +80,7 @@ fn check_talk(message: Message) {
     check_flood(move |port, image| {
         let mut conn = Conn::meet(port, image, 1, Skill::Extended)?;
         conn.say(&Message::HaveNone)?;
-        conn.stream.set_write_timeout(Some(Duration::from_secs(2)))?;
-        let until = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < until {
-            conn.raw(&bytes)?;
-        }
-        Ok(())
+        shout(&mut conn, &bytes)
     });
 }
 
@@ -93,12 +98,7 @@ fn interest_that_comes_and_goes() {
     }
     check_flood(move |port, image| {
         let mut conn = Conn::meet(port, image, 1, Skill::Fast)?;
-        conn.stream.set_write_timeout(Some(Duration::from_secs(2)))?;
-        let until = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < until {
-            conn.raw(&bytes)?;
-        }
-        Ok(())
+        shout(&mut conn, &bytes)
     });
 }
 
