@@ -146,7 +146,7 @@ impl Options {
     }
 
     pub(super) fn links(&self, shape: &Shape) -> Links {
-        Links { rate: Some(shape.rate), congestion: self.congestion.clone() }
+        Links { congestion: self.congestion.clone(), ..Links::equal(shape.rate) }
     }
 }
 
