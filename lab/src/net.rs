@@ -149,8 +149,7 @@ impl Lan {
     /// The address of a node.
     #[must_use]
     pub fn addr(&self, node: usize) -> Ipv4Addr {
-        // At most `NODES_MAX`, which is below 250.
-        Ipv4Addr::new(10, 77, 0, node as u8 + 1)
+        addr(node)
     }
 
     /// A command that runs `program` on a node. Its process is `program` itself, not a parent.
@@ -266,6 +265,13 @@ impl Drop for Lan {
         }
         remove(&self.switch());
     }
+}
+
+/// The address that a node has in every [`Lan`].
+#[must_use]
+pub fn addr(node: usize) -> Ipv4Addr {
+    // At most `NODES_MAX`, which is below 250.
+    Ipv4Addr::new(10, 77, 0, node as u8 + 1)
 }
 
 /// Removes what processes left behind that have ended. Others' are left alone.
