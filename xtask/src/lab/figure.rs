@@ -140,6 +140,11 @@ impl fmt::Display for Bar {
 }
 
 impl Measure {
+    /// Whether a machine without time left spoils it: all but what a program keeps in memory.
+    pub(super) fn wants_time(self) -> bool {
+        !matches!(self, Measure::ClientMemory | Measure::SeederMemory | Measure::GroupMemory)
+    }
+
     fn of(self, sample: &Sample) -> Option<f64> {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let pieces = sample.image_bytes.div_ceil(sample.piece_bytes) as f64;

@@ -39,8 +39,13 @@ pub(super) enum Disk {
     File,
     /// A loop device over one.
     Loop,
-    /// A loop device over a disk that takes its time.
+    /// A disk that takes its time. A client's is a file without a page cache, as a disk is whose
+    /// image is far larger than memory: a write takes what the disk takes. A server's is a loop
+    /// device, so that reading ahead works.
     Slow(Model),
+    /// A loop device over such a disk. These images are smaller than a page cache, so it takes all
+    /// of one at once, and the disk gets most of it when the client flushes.
+    Cached(Model),
     /// A file on the disk of `--disk`.
     Real,
 }
@@ -84,6 +89,7 @@ impl fmt::Display for Disk {
             Disk::Loop => "loop",
             Disk::Slow(Model::HardDisk(_)) => "hard disk",
             Disk::Slow(_) => "slow disk",
+            Disk::Cached(_) => "cached disk",
             Disk::Real => "disk",
         })
     }
@@ -178,10 +184,12 @@ impl Plan {
         if self.has(Program::Libtorrent) {
             needs.extend(Program::Libtorrent.needs());
         }
-        if self.nodes().any(|node| matches!(node.disk, Disk::Loop | Disk::Slow(_))) {
+        let is_loop = |disk: Disk| matches!(disk, Disk::Loop | Disk::Cached(_));
+        let slow_source = matches!(self.server.disk, Disk::Slow(_));
+        if slow_source || self.nodes().any(|node| is_loop(node.disk)) {
             needs.extend([Need::Loop, Need::Program("losetup")]);
         }
-        if self.nodes().any(|node| matches!(node.disk, Disk::Slow(_))) {
+        if self.nodes().any(|node| matches!(node.disk, Disk::Slow(_) | Disk::Cached(_))) {
             needs.extend(TestDisk::NEEDS);
         }
         needs
@@ -233,9 +241,12 @@ impl Disk {
     /// Bytes a second in one stream.
     fn rate(self) -> f64 {
         match self {
-            Disk::Slow(Model::Rate { bytes_per_s }) => bytes_per_s as f64,
-            Disk::Slow(Model::HardDisk(disk)) => disk.bytes_per_s as f64,
-            Disk::Slow(Model::Instant) | Disk::File | Disk::Loop | Disk::Real => f64::INFINITY,
+            Disk::Slow(model) | Disk::Cached(model) => match model {
+                Model::Rate { bytes_per_s } => bytes_per_s as f64,
+                Model::HardDisk(disk) => disk.bytes_per_s as f64,
+                Model::Instant => f64::INFINITY,
+            },
+            Disk::File | Disk::Loop | Disk::Real => f64::INFINITY,
         }
     }
 }

@@ -327,12 +327,27 @@ impl Watch<'_> {
             }
             self.keep(traffic, server);
             if self.begin.elapsed() > limit {
-                let clients: Vec<&Client> = self.crew.iter().map(|member| &member.client).collect();
-                bail!("not done within {:.0} s: {clients:?}", seconds(limit));
+                bail!("not done within {:.0} s: {}", seconds(limit), self.unfinished());
             }
             thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// Who counts and has not finished, and how much each has received.
+    fn unfinished(&self) -> String {
+        let traffic = self.since().unwrap_or_default();
+        let late = self
+            .crew
+            .iter()
+            .zip(&self.site.plan.clients)
+            .filter(|(member, node)| node.counts && member.client.finished.is_none());
+        let size = self.site.plan.shape.size as f64;
+        let line = |member: &Member<'_>| {
+            let received = traffic.get(member.node).map_or(0, |traffic| traffic.received);
+            format!("client {} received {:.2} images", member.node, received as f64 / size)
+        };
+        late.map(|(member, _)| line(member)).collect::<Vec<_>>().join(", ")
     }
 
     /// Notes what has come, and from time to time what it cost.

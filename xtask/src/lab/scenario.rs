@@ -359,18 +359,22 @@ fn memory(size: &Size<'_>) -> Vec<Case> {
 
 /// A disk of 150 MB/s beside a link of 1 Gbit/s, at the rate of this one. Everything is smaller but
 /// time: with pieces in the same proportion, a seek costs as much of a piece's time as there.
-fn scaled_disk(size: &Size<'_>) -> Disk {
-    Disk::Slow(Model::HardDisk(HardDisk { bytes_per_s: size.rate(1.2), ..HardDisk::default() }))
+fn scaled_disk(size: &Size<'_>) -> Model {
+    Model::HardDisk(HardDisk { bytes_per_s: size.rate(1.2), ..HardDisk::default() })
 }
 
 fn hard_disk(size: &Size<'_>) -> Vec<Case> {
-    let disk = scaled_disk(size);
-    let set = |node: &mut Node| node.disk = disk;
-    let plan = size.plan().server(set).each(|_, node| set(node));
-    let told = [SourceReads, SourceSeeks, TargetSeeks, SeederCopies].map(Figure::plain);
-    let mut figures = vec![Figure::most(Makespan(All), 1.15)];
-    figures.extend(told);
-    size.only(plan, figures)
+    let model = scaled_disk(size);
+    let mut cases = Vec::new();
+    for (what, disk) in [("", Disk::Slow(model)), (", page cache", Disk::Cached(model))] {
+        let set = |node: &mut Node| node.disk = disk;
+        let plan = size.plan().server(set).each(|_, node| set(node));
+        let told = [SourceReads, SourceSeeks, TargetSeeks, SeederCopies].map(Figure::plain);
+        let mut figures = vec![Figure::most(Makespan(All), 1.15)];
+        figures.extend(told);
+        cases.push(Case::new(format!("N = {}{what}", size.nodes), plan, figures));
+    }
+    cases
 }
 
 fn start(size: &Size<'_>) -> Vec<Case> {
@@ -378,7 +382,7 @@ fn start(size: &Size<'_>) -> Vec<Case> {
 }
 
 fn source_disk(size: &Size<'_>) -> Vec<Case> {
-    let disk = scaled_disk(size);
+    let disk = Disk::Slow(scaled_disk(size));
     let plan = size.plan().server(|node| node.disk = disk);
     let figures = [
         Figure::most(SourceReads, 1.10),

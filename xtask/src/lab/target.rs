@@ -25,7 +25,7 @@ impl Medium {
         match disk {
             Disk::File | Disk::Real => Ok(Medium::file(image.path.clone())),
             Disk::Loop => Medium::device(&image.path),
-            Disk::Slow(model) => {
+            Disk::Slow(model) | Disk::Cached(model) => {
                 let disk = TestDisk::of(&image.path, model)?;
                 Medium::over(disk)
             }
@@ -52,8 +52,10 @@ impl Medium {
             }
             Disk::Slow(model) => {
                 let disk = TestDisk::new(image.len, model)?;
-                Medium::over(disk)
+                let medium = Medium::file(disk.path().to_owned());
+                Ok(Medium { disk: Some(disk), ..medium })
             }
+            Disk::Cached(model) => Medium::over(TestDisk::new(image.len, model)?),
         }
     }
 

@@ -12,10 +12,11 @@ pub(super) fn table(scenario: &str, cases: &[Case], samples: &[Sample]) -> Strin
     ];
     for case in cases {
         let runs: Vec<&Sample> = samples.iter().filter(|sample| sample.case == case.name).collect();
-        let counting: Vec<&Sample> = runs.iter().copied().filter(|run| !run.cpu_bound).collect();
         for figure in &case.figures {
             let name = figure.name();
-            let told = counting.iter().flat_map(|run| &run.figures);
+            let wants_time = figure.measure.wants_time();
+            let counting = runs.iter().filter(|run| !(wants_time && run.cpu_bound));
+            let told = counting.flat_map(|run| &run.figures);
             let values: Vec<f64> =
                 told.filter(|told| told.name == name).map(|told: &Told| told.value).collect();
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
