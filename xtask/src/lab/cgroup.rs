@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use std::fs::{create_dir, read_to_string, remove_dir, write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -47,9 +48,9 @@ impl MemoryGroup {
         Ok(group)
     }
 
-    /// Its directory, in whose `cgroup.procs` a process writes its id to join.
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
+    /// The same command, in the group. Its process is still the program itself.
+    pub(super) fn command(&self, command: &Command) -> Command {
+        joined(&self.dir, command)
     }
 
     /// Bytes at the peak, page cache included; `None` before Linux 5.19.
@@ -76,11 +77,57 @@ impl Drop for MemoryGroup {
     }
 }
 
+/// Joins first: `ip netns exec` has another `/sys`, without groups.
+fn joined(dir: &Path, command: &Command) -> Command {
+    let mut shell = lab::tool::words("sh -c");
+    shell.arg(JOIN).arg(dir).arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+/// Writes its process id where the group named first wants it, then becomes what follows.
+const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
+
 /// Removes the groups that killed runs left behind.
 pub(super) fn clean() {
     let entries = std::fs::read_dir(ROOT).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| lab::net::is_stale(&entry.file_name().to_string_lossy())) {
         // Its processes have ended with their namespaces.
         let _ = remove_dir(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_joins_before_it_begins_and_stays_the_same_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "cat \"$0/cgroup.procs\"; echo $$"]).arg(dir.path());
+        let text = lab::tool::run(&mut joined(dir.path(), &command)).unwrap();
+        let [group, own] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert_eq!(group, own);
+    }
+
+    #[test]
+    fn a_group_limits_if_this_machine_has_groups() {
+        if let Err(why) = supported().and_then(|()| lab::require(&[lab::Need::Root])) {
+            lab::skip!("{why}");
+        }
+        let name = format!("{}{}-test", lab::net::PREFIX, std::process::id());
+        let group = MemoryGroup::make(&name, 32 << 20).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "head -c 8000000 /dev/zero | tail -c 8000000 | wc -c"]);
+        let text = lab::tool::run(&mut group.command(&command)).unwrap();
+        assert_eq!(text.trim(), "8000000");
+        // tail keeps all of it.
+        assert!(group.peak().is_none_or(|peak| (8_000_000..=32 << 20).contains(&peak)));
+        let mut greedy = Command::new("sh");
+        greedy.args(["-c", "head -c 99000000 /dev/zero | tail -c 99000000 >/dev/null"]);
+        assert!(lab::tool::run(&mut group.command(&greedy)).is_err(), "it got more than the limit");
+        let dir = group.dir.clone();
+        drop(group);
+        assert!(!dir.exists());
     }
 }

@@ -36,9 +36,6 @@ pub(super) struct Seeder {
 /// Port of every tracker here.
 const TRACKER_PORT: u16 = 6969;
 
-/// Writes its process id into the group named first, then becomes what follows.
-const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
-
 /// How long a program may take until it is ready.
 const READY: Duration = Duration::from_secs(60);
 
@@ -111,14 +108,10 @@ impl Program {
             process.say("go")?;
             return Ok(process);
         }
-        let mut command = match group {
-            None => site.lan.command(node, site.ezio),
-            Some(group) => {
-                let mut command = site.lan.command(node, Path::new("/bin/sh"));
-                command.args(["-c", JOIN]).arg(group.dir()).arg(site.ezio);
-                command
-            }
-        };
+        let mut command = site.lan.command(node, site.ezio);
+        if let Some(group) = group {
+            command = group.command(&command);
+        }
         command.args(["deploy", "--json", "-v"]);
         for (image, target) in site.images.iter().zip(targets) {
             command.arg("--to");
