@@ -17,7 +17,7 @@ pub(super) struct Sample {
     scenario: String,
     pub(super) case: String,
     pub(super) programs: String,
-    clients: usize,
+    pub(super) clients: usize,
     round: usize,
     rate_bytes_per_s: u64,
     pub(super) image_bytes: u64,
