@@ -40,8 +40,9 @@ pub(super) enum Disk {
     /// A loop device over one.
     Loop,
     /// A disk that takes its time. A client's is a file without a page cache, as a disk is whose
-    /// image is far larger than memory: a write takes what the disk takes. A server's is a loop
-    /// device, so that reading ahead works.
+    /// image is far larger than memory: a write takes what the disk takes. What the client sends
+    /// to others is read from the disk too, where a page cache would still have most of it. A
+    /// server's is a loop device, so that reading ahead works.
     Slow(Model),
     /// A loop device over such a disk. These images are smaller than a page cache, so it takes all
     /// of one at once, and the disk gets most of it when the client flushes.

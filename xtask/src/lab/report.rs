@@ -333,6 +333,7 @@ pub(super) fn median(mut figures: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::figure::Figure;
     use super::super::options::{Options, TargetKind};
     use super::*;
     use std::time::Duration;
@@ -377,6 +378,19 @@ mod tests {
         assert!(table.contains("| 2 | ezio | 1.200 (1.100, 1.500) |"), "{table}");
         assert!(table.contains("| 3/4 |"), "{table}");
         assert!(table.contains("| 2 | libtorrent | CPU-bound, does not count |"), "{table}");
+    }
+
+    #[test]
+    fn a_figure_is_divided_by_that_of_a_run_that_counts() {
+        let own = sample(Program::Ours, 1.0, 0.5);
+        let figure = Figure::most(Measure::Own(Who::First), 1.05).over("N = 2");
+        let told = |earlier: &[&Sample]| figure.of(&own, earlier);
+        let found = told(&[&own]).unwrap();
+        assert_eq!((found.value, found.met), (1.0, Some(true)));
+        assert_eq!(found.to_string(), format!("{} 1.000 (bar <= 1.05: met)", figure.name()));
+        assert!(told(&[]).is_none() && told(&[&sample(Program::Ours, 1.0, 0.95)]).is_none());
+        let nobody = Figure::plain(Measure::Own(Who::Joined)).of(&own, &[]);
+        assert!(nobody.is_none(), "{nobody:?}");
     }
 
     #[test]
