@@ -22,7 +22,7 @@ pub use listing::Listing;
 pub use loop_device::{LoopDevice, LoopOptions};
 pub use mount::Mount;
 pub use need::{Need, require, skipped};
-pub use net::{Lan, Links};
+pub use net::{Lan, Links, Rates};
 pub use running::Running;
 pub use tree::{Random, Tree};
 

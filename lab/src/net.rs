@@ -11,6 +11,7 @@ use crate::need::{self, Need};
 use crate::tool;
 use anyhow::{Context as _, Result, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
@@ -33,11 +34,44 @@ pub struct Lan {
 /// How the nodes of a [`Lan`] are joined.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    /// Bytes a second in either direction; without a limit, and without any queue, if `None`.
-    pub rate: Option<u64>,
+    /// Of every node that is not in `others`.
+    pub rates: Rates,
+    /// Of the nodes whose links differ.
+    pub others: BTreeMap<usize, Rates>,
     /// TCP's congestion control. Without it that of most machines, cubic, if this machine lets
     /// namespaces have it (`net.ipv4.tcp_allowed_congestion_control`), else this machine's own.
     pub congestion: Option<String>,
+}
+
+/// What a link allows, in bytes a second; without a limit, and without any queue, where `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// From the node to the switch.
+    pub up: Option<u64>,
+    /// From the switch to the node.
+    pub down: Option<u64>,
+}
+
+impl Rates {
+    /// The same in both directions.
+    #[must_use]
+    pub fn both(rate: u64) -> Rates {
+        Rates { up: Some(rate), down: Some(rate) }
+    }
+}
+
+impl Links {
+    /// All links alike, `rate` bytes a second in either direction.
+    #[must_use]
+    pub fn equal(rate: u64) -> Links {
+        Links { rates: Rates::both(rate), ..Links::default() }
+    }
+
+    /// What the link of a node allows.
+    #[must_use]
+    pub fn of(&self, node: usize) -> Rates {
+        self.others.get(&node).copied().unwrap_or(self.rates)
+    }
 }
 
 /// Bytes that went over a node's link, with Ethernet headers, as its port at the switch counted
@@ -71,7 +105,7 @@ pub fn goodput(rate: u64) -> f64 {
 /// What is missing, in words, for [`skip!`](crate::skip).
 pub fn supported() -> Result<(), String> {
     need::require(&[Need::Root, Need::Program("ip"), Need::Program("tc")])?;
-    let probe = Lan::new(1, &Links { rate: Some(1_000_000), ..Links::default() });
+    let probe = Lan::new(1, &Links::equal(1_000_000));
     probe.map(drop).map_err(|error| format!("no network namespaces with limits: {error:#}"))
 }
 
@@ -115,8 +149,7 @@ impl Lan {
     /// The address of a node.
     #[must_use]
     pub fn addr(&self, node: usize) -> Ipv4Addr {
-        // At most `NODES_MAX`, which is below 250.
-        Ipv4Addr::new(10, 77, 0, node as u8 + 1)
+        addr(node)
     }
 
     /// A command that runs `program` on a node. Its process is `program` itself, not a parent.
@@ -136,6 +169,25 @@ impl Lan {
     /// As `work`.
     pub fn within<T: Send>(&self, node: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
         within(&self.node(node), work)
+    }
+
+    /// Changes what the link of a node allows. What waits in its queues stays there, unless a limit
+    /// ends.
+    ///
+    /// # Errors
+    /// What `tc` said.
+    pub fn set_rates(&self, node: usize, rates: Rates) -> Result<()> {
+        limit(&self.node(node), "eth0", rates.up)?;
+        limit(&self.switch(), &port(node), rates.down)
+    }
+
+    /// Pulls the cable of a node out of the switch, or puts it in again.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn set_connected(&self, node: usize, connected: bool) -> Result<()> {
+        let state = if connected { "up" } else { "down" };
+        ip(&self.switch(), &format!("link set {} {state}", port(node)))
     }
 
     /// What went over each node's link so far.
@@ -202,9 +254,7 @@ impl Lan {
         ip(&name, "link set eth0 up")?;
         // Multicast wants a route.
         ip(&name, "route add default dev eth0")?;
-        let Some(rate) = links.rate else { return Ok(()) };
-        limit(&name, "eth0", rate)?;
-        limit(&switch, &port, rate)
+        self.set_rates(node, links.of(node))
     }
 }
 
@@ -215,6 +265,13 @@ impl Drop for Lan {
         }
         remove(&self.switch());
     }
+}
+
+/// The address that a node has in every [`Lan`].
+#[must_use]
+pub fn addr(node: usize) -> Ipv4Addr {
+    // At most `NODES_MAX`, which is below 250.
+    Ipv4Addr::new(10, 77, 0, node as u8 + 1)
 }
 
 /// Removes what processes left behind that have ended. Others' are left alone.
@@ -276,16 +333,21 @@ fn add_namespace(name: &str, congestion: Option<&str>) -> Result<()> {
 const NO_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
 const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
-/// Limits what leaves `device` to `rate` bytes a second.
+/// Limits what leaves `device` to `rate` bytes a second, or not any more.
 ///
 /// The bucket holds 80 KiB, a whole packet as segmentation offload makes them, which are then not
 /// cut: that costs little CPU and is coarse only on the scale of a few milliseconds. The queue
 /// holds 50 ms, as a port of a switch does, and at least what a few connections begin with.
-fn limit(namespace: &str, device: &str, rate: u64) -> Result<()> {
+fn limit(namespace: &str, device: &str, rate: Option<u64>) -> Result<()> {
+    let Some(rate) = rate else {
+        // Back to what a veth has by itself; to delete what is not there would be an error.
+        let none = format!("tc -n {namespace} qdisc replace dev {device} root noqueue");
+        return tool::run(&mut tool::words(&none)).map(drop);
+    };
     let (burst, queue) = ((rate / 500).max(80 << 10), (rate / 20).max(256 << 10));
     let rate = rate * 8;
     let shape = format!(
-        "tc -n {namespace} qdisc add dev {device} root tbf rate {rate}bit burst {burst} limit {queue}"
+        "tc -n {namespace} qdisc replace dev {device} root tbf rate {rate}bit burst {burst} limit {queue}"
     );
     tool::run(&mut tool::words(&shape)).map(drop)
 }
@@ -368,32 +430,77 @@ mod tests {
             crate::skip!("{why}");
         }
         let rate = 5_000_000;
-        let links = Links { rate: Some(rate), congestion: Some("reno".to_owned()) };
+        let links = Links { congestion: Some("reno".to_owned()), ..Links::equal(rate) };
         let lan = Lan::new(2, &links).unwrap();
         assert_eq!(lan.congestion().unwrap(), "reno");
         let stays = Path::new(NAMESPACES).join(lan.node(1));
         let before = lan.traffic().unwrap();
-        let listener = lan.within(1, || TcpListener::bind((lan.addr(1), 7000))).unwrap().unwrap();
-        let len = 2_000_000_u64;
-        let addr = listener.local_addr().unwrap();
-        let mut to = lan.within(0, || TcpStream::connect(addr)).unwrap().unwrap();
-        let begin = Instant::now();
-        let sender = thread::spawn(move || to.write_all(&vec![7; len as usize]).unwrap());
-        let (mut from, _) = listener.accept().unwrap();
-        from.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).unwrap();
-        sender.join().unwrap();
-        assert_eq!(bytes.len() as u64, len);
+        let len = 2_000_000;
+        let seconds = transfer(&lan, 0, 1, len);
         // Both buckets are full at first; a loaded machine only makes it longer.
         let least = (len - 3 * (80 << 10)) as f64 / goodput(rate);
-        assert!(begin.elapsed().as_secs_f64() > least, "{:?}", begin.elapsed());
+        assert!(seconds > least, "{seconds} s");
         let traffic = lan.traffic().unwrap();
         assert!((len..len * 11 / 10).contains(&(traffic[0].sent - before[0].sent)), "{traffic:?}");
         assert!(traffic[1].received - before[1].received >= len, "{traffic:?}");
         assert!(stays.exists());
         drop(lan);
         assert!(!stays.exists());
+    }
+
+    /// Seconds that `len` bytes take from node to node.
+    fn transfer(lan: &Lan, from: usize, to: usize, len: u64) -> f64 {
+        let listener = lan.within(to, || TcpListener::bind((lan.addr(to), 0))).unwrap().unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut sender = lan.within(from, || TcpStream::connect(addr)).unwrap().unwrap();
+        let begin = Instant::now();
+        let sender = thread::spawn(move || sender.write_all(&vec![7; len as usize]).unwrap());
+        let (mut receiver, _) = listener.accept().unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut bytes = Vec::new();
+        receiver.read_to_end(&mut bytes).unwrap();
+        sender.join().unwrap();
+        assert_eq!(bytes.len() as u64, len);
+        begin.elapsed().as_secs_f64()
+    }
+
+    #[test]
+    fn a_link_has_its_own_rate_each_way_and_can_change() {
+        if let Err(why) = supported() {
+            crate::skip!("{why}");
+        }
+        let slow = Rates { up: Some(500_000), down: None };
+        let links = Links { others: [(1, slow)].into(), ..Links::default() };
+        let lan = Lan::new(2, &links).unwrap();
+        // What is sent at once, from a full bucket, is not limited.
+        let (len, burst) = (1_000_000, 80 << 10);
+        let least = (len - burst) as f64 / 500_000.0;
+        assert!(transfer(&lan, 1, 0, len) > least, "not limited on its way up");
+        assert!(transfer(&lan, 0, 1, len) < least, "limited on its way down");
+        lan.set_rates(1, Rates { up: None, down: Some(500_000) }).unwrap();
+        assert!(transfer(&lan, 1, 0, len) < least, "limited on its way up");
+        assert!(transfer(&lan, 0, 1, len) > least, "not limited on its way down");
+    }
+
+    #[test]
+    fn a_cable_that_is_pulled_out_carries_nothing() {
+        if let Err(why) = supported() {
+            crate::skip!("{why}");
+        }
+        let lan = Lan::new(2, &Links::default()).unwrap();
+        let listener = lan.within(1, || TcpListener::bind((lan.addr(1), 7000))).unwrap().unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connect = || {
+            let wait = Duration::from_millis(300);
+            lan.within(0, || TcpStream::connect_timeout(&addr, wait)).unwrap().is_ok()
+        };
+        lan.set_connected(1, false).unwrap();
+        assert!(!connect());
+        lan.set_connected(1, true).unwrap();
+        let begin = Instant::now();
+        while !connect() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it stays without a link");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
         ["bench", "capture", gib] => bench::capture(gib.parse()?, 5),
         ["bench", "capture", gib, rounds] => bench::capture(gib.parse()?, rounds.parse()?),
         ["lab", ref args @ ..] => lab::main(args),
-        _ => bail!("{USAGE}{}", lab::USAGE),
+        _ => bail!("{USAGE}{}", lab::usage()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The image that is spread, and what came of it.
 
 use super::options::Shape;
-use crate::run as run_command;
 use anyhow::{Context as _, bail, ensure};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -23,9 +22,28 @@ pub(super) struct Image {
 const CHUNK: usize = 1 << 20;
 
 impl Image {
-    /// Makes an image in `dir` and captures it, all blocks of it.
-    pub(super) fn make(dir: &Path, shape: &Shape, ezio: &Path) -> anyhow::Result<Image> {
-        let (path, torrent) = (dir.join("image"), dir.join("image.torrent"));
+    /// Makes the images in `dir` that `shape` is cut into, and captures all blocks of each.
+    pub(super) fn make_all(
+        dir: &Path,
+        shape: &Shape,
+        count: usize,
+        tracker: Option<&str>,
+        ezio: &Path,
+    ) -> anyhow::Result<Vec<Image>> {
+        let size = shape.size / count as u64;
+        let part = Shape { size, ..*shape };
+        let make = |index| Image::make(dir, &format!("image{index}"), &part, tracker, ezio);
+        (0..count).map(make).collect()
+    }
+
+    fn make(
+        dir: &Path,
+        name: &str,
+        shape: &Shape,
+        tracker: Option<&str>,
+        ezio: &Path,
+    ) -> anyhow::Result<Image> {
+        let (path, torrent) = (dir.join(name), dir.join(format!("{name}.torrent")));
         let mut file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
         let random = File::open("/dev/urandom").context("open /dev/urandom")?;
         let made = std::io::copy(&mut random.take(shape.size), &mut file)
@@ -33,15 +51,20 @@ impl Image {
         ensure!(made == shape.size, "{made} random bytes instead of {}", shape.size);
         file.flush()?;
         let piece_len = shape.piece_len.to_string();
-        run_command(
-            Command::new(ezio)
-                .args(["capture", "--raw", "--quiet", "--piece-size", &piece_len, "-o"])
-                .arg(&torrent)
-                .arg(&path),
-        )?;
+        let mut capture = Command::new(ezio);
+        capture.args(["capture", "--raw", "--quiet", "--piece-size", &piece_len]);
+        if let Some(tracker) = tracker {
+            capture.args(["--tracker", tracker]);
+        }
+        lab::tool::run(capture.arg("-o").arg(&torrent).arg(&path))?;
         let metainfo = Metainfo::parse(std::fs::read(&torrent)?)?;
         ensure!(metainfo.layout().image_len() == shape.size, "the capture left something out");
         Ok(Image { path, torrent, metainfo, len: shape.size })
+    }
+
+    /// What `ezio deploy --to NAME=PATH` calls it.
+    pub(super) fn name(&self) -> String {
+        String::from_utf8_lossy(self.metainfo.name()).into_owned()
     }
 
     /// The only file of the torrent, below a client's directory.

@@ -1,13 +1,15 @@
 //! What to run: the arguments of `cargo xtask lab`.
 
+use super::DISK;
 use super::program::Program;
+use super::scenario::{SCENARIOS, Scenario};
 use anyhow::{Context as _, bail, ensure};
-use lab::Links;
 use std::path::PathBuf;
 use swarm::units::{parse_rate, parse_size};
 
 /// How the arguments are written.
-pub(crate) const USAGE: &str = "  lab [OPTIONS]                 one image to N machines on limited links, as root, in namespaces
+const USAGE: &str = "  lab [OPTIONS]                 one image to N machines on limited links, as root, in namespaces
+      --scenario NAME[,NAME...] not equal links, but one of those below; all: all of them
       --nodes N[,N...]          clients [1,2,4,8]; above 8 rate, size and pieces shrink with 8/N
       --rate RATE               of each link, both ways [100Mbit/s]
       --size SIZE               of the image [256MiB]
@@ -18,25 +20,37 @@ pub(crate) const USAGE: &str = "  lab [OPTIONS]                 one image to N m
       --target file|loop        what ours writes to: files or loop devices, in tmpfs [file]
       --congestion NAME         of TCP [cubic, if this machine allows it]
       --binary FILE             an ezio built before, instead of building it
+      --disk DIR                on a disk, for the scenario memory [/var/tmp]
       --json FILE               append a line for each run
       --logs DIR                keep what the programs print
-  lab --smoke                   two clients, some MiB; that it works
+  lab --smoke                   two or three clients, some MiB; that it works
   lab clean                     remove what killed runs left behind
+  scenarios of the lab, with 8 clients unless --nodes says another number:
 ";
+
+/// The arguments, and the scenarios with a line each.
+pub(crate) fn usage() -> String {
+    let line = |scenario: &Scenario| format!("      {:25} {}\n", scenario.name, scenario.about);
+    USAGE.to_owned() + &SCENARIOS.iter().map(line).collect::<String>()
+}
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    pub(super) nodes: Vec<usize>,
+    /// Without any: equal links, and a table of what they cost.
+    pub(super) scenarios: Vec<&'static Scenario>,
+    pub(super) nodes: Option<Vec<usize>>,
     /// Bytes a second.
     pub(super) rate: u64,
-    size: u64,
-    piece_len: u64,
+    size: Option<u64>,
+    piece_len: Option<u64>,
     pub(super) rounds: usize,
     pub(super) programs: Vec<Program>,
     pub(super) target: TargetKind,
-    congestion: Option<String>,
+    pub(super) congestion: Option<String>,
     pub(super) binary: Option<PathBuf>,
+    /// A directory that is not in memory.
+    pub(super) disk: PathBuf,
     pub(super) json: Option<PathBuf>,
     pub(super) logs: Option<PathBuf>,
 }
@@ -68,25 +82,27 @@ const NODES_FULL: u64 = 8;
 impl Options {
     fn standard() -> Options {
         Options {
-            nodes: vec![1, 2, 4, 8],
+            scenarios: Vec::new(),
+            nodes: None,
             rate: 12_500_000,
-            size: 256 << 20,
-            piece_len: 1 << 20,
+            size: None,
+            piece_len: None,
             rounds: 3,
             programs: vec![Program::Ours],
             target: TargetKind::File,
             congestion: None,
             binary: None,
+            disk: DISK.into(),
             json: None,
             logs: None,
         }
     }
 
-    /// Half a minute with the time a loaded machine takes for everything.
-    pub(super) fn smoke() -> Options {
-        let standard = Options::standard();
-        let (size, piece_len) = (8 << 20, 128 << 10);
-        Options { nodes: vec![2], size, piece_len, rounds: 1, ..standard }
+    /// Some seconds of transfer; the rest is what a loaded machine takes for everything.
+    pub(super) fn smoke(nodes: usize, scenarios: Vec<&'static Scenario>) -> Options {
+        let (size, piece_len) = (Some(8 << 20), Some(128 << 10));
+        let nodes = Some(vec![nodes]);
+        Options { scenarios, nodes, size, piece_len, rounds: 1, ..Options::standard() }
     }
 
     pub(super) fn parse(args: &[&str]) -> anyhow::Result<Options> {
@@ -98,17 +114,21 @@ impl Options {
                 only_peer = true;
                 continue;
             }
-            let value = *args.next().with_context(|| format!("{name} wants a value\n{USAGE}"))?;
+            let value =
+                *args.next().with_context(|| format!("{name} wants a value\n{}", usage()))?;
             options
                 .set(name, value)
-                .with_context(|| format!("{name} {value} is not understood\n{USAGE}"))?;
+                .with_context(|| format!("{name} {value} is not understood\n{}", usage()))?;
         }
         if only_peer {
             options.programs.retain(|program| *program != Program::Ours);
         }
         ensure!(!options.programs.is_empty(), "--only-peer wants a --peer");
-        for &nodes in &options.nodes {
-            options.shape(nodes).check()?;
+        ensure!(!only_peer || options.scenarios.is_empty(), "a scenario needs ours");
+        options.nodes().iter().try_for_each(|&nodes| options.shape(nodes).check())?;
+        for scenario in &options.scenarios {
+            let cases = scenario.cases(&options);
+            cases.iter().try_for_each(|case| case.plan.shape.check())?;
         }
         Ok(options)
     }
@@ -116,11 +136,18 @@ impl Options {
     fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         match (name, value) {
             ("--nodes", _) => {
-                self.nodes = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                self.nodes = Some(value.split(',').map(str::parse).collect::<Result<_, _>>()?);
             }
             ("--rate", _) => self.rate = parse_rate(value)?,
-            ("--size", _) => self.size = parse_size(value)?,
-            ("--piece-size", _) => self.piece_len = parse_size(value)?,
+            ("--size", _) => self.size = Some(parse_size(value)?),
+            ("--piece-size", _) => self.piece_len = Some(parse_size(value)?),
+            ("--scenario", "all") => self.scenarios = SCENARIOS.iter().collect(),
+            ("--scenario", _) => {
+                let find =
+                    |name| Scenario::find(name).with_context(|| format!("no scenario {name}"));
+                self.scenarios = value.split(',').map(find).collect::<Result<_, _>>()?;
+            }
+            ("--disk", _) => self.disk = value.into(),
             ("--rounds", _) => self.rounds = value.parse()?,
             ("--peer", "none") => {}
             ("--peer", "libtorrent") => self.programs.push(Program::Libtorrent),
@@ -135,18 +162,28 @@ impl Options {
         Ok(())
     }
 
-    /// The run to `nodes` clients: as many pieces and as long with any number of them.
-    pub(super) fn shape(&self, nodes: usize) -> Shape {
-        let shrink = (nodes as u64).max(NODES_FULL);
-        let scaled = |full: u64| full * NODES_FULL / shrink;
-        let piece_len = scaled(self.piece_len).max(1);
-        // Pieces are powers of two: the next one below.
-        let piece_len = 1 << piece_len.ilog2();
-        Shape { nodes, rate: scaled(self.rate), size: scaled(self.size), piece_len }
+    /// Numbers of clients of the runs with equal links.
+    pub(super) fn nodes(&self) -> &[usize] {
+        self.nodes.as_deref().unwrap_or(&[1, 2, 4, 8])
     }
 
-    pub(super) fn links(&self, shape: &Shape) -> Links {
-        Links { rate: Some(shape.rate), congestion: self.congestion.clone() }
+    /// The run to `nodes` clients: as many pieces and as long with any number of them.
+    pub(super) fn shape(&self, nodes: usize) -> Shape {
+        self.scaled(nodes, 256 << 20, 1 << 20)
+    }
+
+    /// The same for a scenario, which may be of another size.
+    pub(super) fn shape_of(&self, scenario: &Scenario, nodes: usize) -> Shape {
+        self.scaled(nodes, scenario.size, scenario.piece_len)
+    }
+
+    fn scaled(&self, nodes: usize, size: u64, piece_len: u64) -> Shape {
+        let shrink = (nodes as u64).max(NODES_FULL);
+        let scaled = |full: u64| full * NODES_FULL / shrink;
+        let piece_len = scaled(self.piece_len.unwrap_or(piece_len)).max(1);
+        // Pieces are powers of two: the next one below.
+        let piece_len = 1 << piece_len.ilog2();
+        Shape { nodes, rate: scaled(self.rate), size: scaled(self.size.unwrap_or(size)), piece_len }
     }
 }
 
@@ -163,11 +200,6 @@ impl Shape {
         );
         Ok(())
     }
-
-    /// What it takes if the image comes once over one link and nothing else does.
-    pub(super) fn ideal_seconds(&self) -> f64 {
-        self.size as f64 / lab::net::goodput(self.rate)
-    }
 }
 
 #[cfg(test)]
@@ -179,7 +211,7 @@ mod tests {
         let args = ["--nodes", "2,16", "--rate", "1Gbit/s", "--size", "64MiB", "--peer"];
         let options = Options::parse(&[&args[..], &["libtorrent", "--rounds", "5"]].concat());
         let options = options.unwrap();
-        assert_eq!((options.rounds, options.nodes.clone()), (5, vec![2, 16]));
+        assert_eq!((options.rounds, options.nodes()), (5, &[2, 16][..]));
         assert_eq!(options.programs, [Program::Ours, Program::Libtorrent]);
         let full = Shape { nodes: 2, rate: 125_000_000, size: 64 << 20, piece_len: 1 << 20 };
         assert_eq!(options.shape(2), full);
@@ -198,5 +230,7 @@ mod tests {
         check(&["--size", "1KiB"]);
         check(&["--what", "1"]);
         check(&["--only-peer"]);
+        check(&["--scenario", "joins,nothing"]);
+        check(&["--scenario", "joins", "--peer", "libtorrent", "--only-peer"]);
     }
 }

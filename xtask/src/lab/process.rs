@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::{File, read_to_string};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(super) struct Process {
     log: PathBuf,
     /// Bytes of resident memory at their peak, as far as it was looked at.
     pub(super) memory_max: u64,
+    /// Name and nanoseconds on a processor of each thread, as far as it was looked at.
+    threads: BTreeMap<u32, (String, u64)>,
 }
 
 /// Clock ticks a second in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture that runs this.
@@ -43,7 +46,7 @@ impl Process {
                 }
             }
         });
-        Ok(Process { child, events, log, memory_max: 0 })
+        Ok(Process { child, events, log, memory_max: 0, threads: BTreeMap::new() })
     }
 
     /// Says a line to it.
@@ -112,6 +115,36 @@ impl Process {
         self.memory_max = self.memory_max.max(peak.unwrap_or(0) << 10);
     }
 
+    /// Looks at the time of its threads, which the kernel forgets when they end.
+    pub(super) fn look_at_threads(&mut self) {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let read = |file: &str| read_to_string(task.path().join(file)).unwrap_or_default();
+            let id = task.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+            // Its first number is the time on a processor (Documentation/scheduler/sched-stats.rst).
+            let time = read("schedstat").split_whitespace().next().and_then(|n| n.parse().ok());
+            if let (Some(id), Some(time)) = (id, time) {
+                self.threads.insert(id, (read("comm").trim().to_owned(), time));
+            }
+        }
+    }
+
+    /// The share that each thread has in the time of all, as far as it was looked at; the busiest
+    /// first.
+    pub(super) fn shares(&self) -> Vec<(String, f64)> {
+        let all: u64 = self.threads.values().map(|(_, time)| time).sum();
+        let share = |(name, time): &(String, u64)| (name.clone(), *time as f64 / all.max(1) as f64);
+        let mut shares: Vec<(String, f64)> = self.threads.values().map(share).collect();
+        shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        shares
+    }
+
+    /// Sends it a signal by name.
+    pub(super) fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.child.id();
+        lab::tool::run(&mut lab::tool::words(&format!("kill -{name} {pid}"))).map(drop)
+    }
+
     /// Waits for its end by itself, and that it was a good one.
     pub(super) fn wait(mut self, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
@@ -131,8 +164,7 @@ impl Process {
 
     /// Asks it to end (SIGTERM) and waits for that.
     pub(super) fn stop(self, time: Duration) -> anyhow::Result<()> {
-        let pid = self.child.id();
-        lab::tool::run(&mut lab::tool::words(&format!("kill -TERM {pid}")))?;
+        self.signal("TERM")?;
         self.wait(time)
     }
 

@@ -6,8 +6,10 @@
 //! other's favour.
 
 use super::NEEDS;
+use super::cgroup::MemoryGroup;
 use super::process::Process;
 use super::run::Site;
+use super::target::Medium;
 use anyhow::Context as _;
 use lab::{Need, tool};
 use serde_json::{Value, json};
@@ -52,13 +54,15 @@ impl Program {
     }
 
     /// Starts the server and waits until it serves.
-    pub(super) fn seeder(self, site: &Site<'_>) -> anyhow::Result<Seeder> {
+    pub(super) fn seeder(self, site: &Site<'_>, sources: &[Medium]) -> anyhow::Result<Seeder> {
         let log = site.logs.join("server");
         match self {
             Program::Ours => {
                 let mut command = site.lan.command(0, site.ezio);
-                command.args(["serve", "--json", "-v"]).arg(&site.image.torrent);
-                command.arg("--from").arg(&site.image.path);
+                command.args(["serve", "--json", "-v"]);
+                for (image, source) in site.images.iter().zip(sources) {
+                    command.arg(&image.torrent).arg("--from").arg(&source.path);
+                }
                 let process = Process::start(command, log)?;
                 process.wait_for("result", READY)?;
                 Ok(Seeder { process, _tracker: None })
@@ -66,9 +70,9 @@ impl Program {
             Program::Libtorrent => {
                 let tracker = tracker(site)?;
                 let dir = site.dir.join("source");
-                let file = site.image.file_below(&dir)?;
+                let file = site.image().file_below(&dir)?;
                 std::fs::create_dir_all(file.parent().context("it is in a directory")?)?;
-                std::fs::hard_link(&site.image.path, &file)?;
+                std::fs::hard_link(&site.image().path, &file)?;
                 let mut process = libtorrent(site, 0, &dir, true, log)?;
                 process.say("go")?;
                 process.wait_for("announced", READY)?;
@@ -97,23 +101,37 @@ impl Program {
         site: &Site<'_>,
         node: usize,
         prepared: Option<Process>,
-        target: &Path,
+        targets: &[Medium],
+        group: Option<&MemoryGroup>,
     ) -> anyhow::Result<Process> {
         if let Some(mut process) = prepared {
             process.say("go")?;
             return Ok(process);
         }
         let mut command = site.lan.command(node, site.ezio);
-        command.args(["deploy", "--json", "-v", "--to"]).arg(target);
-        command.arg(format!("http://{}:{TRACKER_PORT}", site.lan.addr(0)));
+        if let Some(group) = group {
+            command = group.command(&command);
+        }
+        command.args(["deploy", "--json", "-v"]);
+        for (image, target) in site.images.iter().zip(targets) {
+            command.arg("--to");
+            match site.images.len() {
+                1 => command.arg(&target.path),
+                _ => command.arg(format!("{}={}", image.name(), target.path.display())),
+            };
+        }
+        match site.plan.server.program {
+            Program::Ours => command.arg(format!("http://{}:{TRACKER_PORT}", site.lan.addr(0))),
+            Program::Libtorrent => command.arg(&site.image().torrent),
+        };
         Process::start(command, site.logs.join(format!("client{node}")))
     }
 
-    /// Where a client writes.
-    pub(super) fn target(self, site: &Site<'_>, node: usize) -> anyhow::Result<PathBuf> {
+    /// How many `result` lines a client prints in the end.
+    pub(super) fn results(self, site: &Site<'_>) -> usize {
         match self {
-            Program::Ours => Ok(site.dir.join(format!("target{node}"))),
-            Program::Libtorrent => site.image.file_below(&site.dir.join(format!("client{node}"))),
+            Program::Ours => site.images.len(),
+            Program::Libtorrent => 1,
         }
     }
 
@@ -125,13 +143,9 @@ impl Program {
         let url = format!("http://{}:{TRACKER_PORT}/api/status", site.lan.addr(0));
         let status = site.lan.within(0, || ezio::control::fetch(&url, 1 << 20))??;
         let status: Value = serde_json::from_slice(&status)?;
-        let sent = status["engine"][0]["sent_bytes"].as_u64();
+        let torrents = status["engine"].as_array().into_iter().flatten();
+        let sent: Option<u64> = torrents.map(|torrent| torrent["sent_bytes"].as_u64()).sum();
         Ok(Some(sent.with_context(|| format!("{url} does not say what was sent: {status}"))?))
-    }
-
-    /// Whether a client ends by itself when nobody needs it any more.
-    pub(super) fn leaves(self) -> bool {
-        self == Program::Ours
     }
 }
 
@@ -144,6 +158,11 @@ impl fmt::Display for Program {
     }
 }
 
+/// The tracker of every run.
+pub(super) fn announce() -> String {
+    format!("http://{}:{TRACKER_PORT}/announce", lab::net::addr(0))
+}
+
 fn libtorrent(
     site: &Site<'_>,
     node: usize,
@@ -153,10 +172,10 @@ fn libtorrent(
 ) -> anyhow::Result<Process> {
     let mut command = site.lan.command(node, Path::new(PYTHON));
     let order = json!({
-        "torrent": site.image.torrent,
+        "torrent": site.image().torrent,
         "dir": dir,
         "seed": seed,
-        "tracker": format!("http://{}:{TRACKER_PORT}/announce", site.lan.addr(0)),
+        "tracker": announce(),
     });
     command.args(["-u", "-c", LIBTORRENT, &order.to_string()]);
     let process = Process::start(command, log)?;
@@ -169,7 +188,7 @@ fn tracker(site: &Site<'_>) -> anyhow::Result<Process> {
     let dir = site.dir.join("tracker");
     std::fs::create_dir_all(&dir)?;
     let hash: String =
-        site.image.metainfo.info_hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        site.image().metainfo.info_hash().iter().map(|byte| format!("{byte:02x}")).collect();
     std::fs::write(dir.join("list"), hash + "\n")?;
     let program = tool::find("opentracker").context("opentracker is not installed")?;
     let addr = (site.lan.addr(0), TRACKER_PORT);

@@ -1,28 +1,38 @@
-//! One run: a server, N clients, a clock, counters; then every byte is compared.
+//! One run: a server, its clients, a clock, counters; then every byte is compared.
 
+use super::cgroup::MemoryGroup;
 use super::image::Image;
-use super::options::{Shape, TargetKind};
+use super::plan::{Event, Plan, Start, What};
 use super::process::{Machine, Process};
-use super::program::Program;
 use super::seconds;
-use anyhow::{Context as _, bail, ensure};
+use super::target::Medium;
+use anyhow::{Context as _, bail};
+use lab::Lan;
+use lab::disk::Stats;
 use lab::net::Traffic;
-use lab::{Lan, LoopDevice, LoopOptions};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where a run takes place. Node 0 is the server.
 pub(super) struct Site<'a> {
     pub(super) lan: Lan,
-    pub(super) image: &'a Image,
+    pub(super) plan: &'a Plan,
+    pub(super) images: &'a [Image],
     /// Our binary.
     pub(super) ezio: &'a Path,
-    /// For targets and what else is written.
+    /// For targets and what else is written; in memory.
     pub(super) dir: &'a Path,
+    /// For targets on a disk.
+    pub(super) real: &'a Path,
     pub(super) logs: &'a Path,
-    pub(super) target: TargetKind,
+}
+
+impl Site<'_> {
+    /// The first image.
+    pub(super) fn image(&self) -> &Image {
+        &self.images[0]
+    }
 }
 
 /// What was measured; times count from the moment before the first client was told to begin.
@@ -34,6 +44,8 @@ pub(super) struct Measured {
     pub(super) server_traffic: Traffic,
     /// Bytes of blocks that the server itself says to have sent.
     pub(super) server_sent: Option<u64>,
+    /// What the server's disk did, if it counts.
+    pub(super) source: Option<Stats>,
     /// Part of the machine's processor time that was used, by whomever.
     pub(super) busy: f64,
     /// Seconds of processor time used by the whole machine.
@@ -47,22 +59,30 @@ pub(super) struct Measured {
 /// What was measured of a client.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
+    /// When it was told to begin.
+    pub(super) begun: Option<Duration>,
     /// When it had received more than [`PAYLOAD`].
     pub(super) receiving: Option<Duration>,
     /// When it said that it has everything.
     pub(super) finished: Option<Duration>,
     pub(super) cost: Cost,
-    /// Over its link until the last client had finished.
+    /// Over its link until the run's end.
     pub(super) traffic: Traffic,
+    /// What its disk did, if it counts.
+    pub(super) disk: Option<Stats>,
+    /// Bytes that its memory group had at the peak.
+    pub(super) group_memory: Option<u64>,
 }
 
 /// What a process used.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cost {
     /// Seconds of processor time.
     pub(super) cpu: f64,
     /// Bytes of resident memory at the peak.
     pub(super) memory: u64,
+    /// The share of each thread in the process's time, the busiest first.
+    pub(super) threads: Vec<(String, f64)>,
 }
 
 /// Bytes over every link, all counted from the start.
@@ -79,122 +99,287 @@ const PAYLOAD: u64 = 64 << 10;
 /// How often counters are looked at: a fiftieth of the start-up time that is allowed.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How often that is kept, and memory looked at.
+/// How often that is kept, and memory and threads are looked at.
 const KEEP: Duration = Duration::from_millis(200);
 
 /// How long a program may take to end.
 const END: Duration = Duration::from_secs(60);
 
-/// Runs `program` once.
-pub(super) fn run(site: &Site<'_>, program: Program, shape: &Shape) -> anyhow::Result<Measured> {
-    let targets = (1..=shape.nodes)
-        .map(|node| Target::make(site, program, node, shape.size))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let mut seeder = program.seeder(site).context("start the server")?;
-    let mut prepared = (1..=shape.nodes)
-        .map(|node| program.prepare(site, node))
-        .collect::<anyhow::Result<Vec<_>>>()
-        .context("prepare the clients")?;
+/// Runs the plan of `site` once.
+pub(super) fn run(site: &Site<'_>) -> anyhow::Result<Measured> {
+    let sources = site.images.iter().map(|image| Medium::source(image, site.plan.server.disk));
+    let sources = sources.collect::<anyhow::Result<Vec<_>>>().context("make the source")?;
+    let server = site.plan.server.program;
+    let mut seeder = server.seeder(site, &sources).context("start the server")?;
+    let crew = site.plan.clients.iter().enumerate().map(|(index, _)| Member::make(site, index + 1));
+    let crew = crew.collect::<anyhow::Result<Vec<_>>>().context("prepare the clients")?;
 
+    // What the server has read to begin does not count.
+    sum(&sources);
+    let server_cpu = seeder.process.cpu();
+    let machine = Machine::now()?;
     let before = site.lan.traffic()?;
-    let cpu_before: Vec<f64> =
-        prepared.iter().map(|process| process.as_ref().map_or(0.0, Process::cpu)).collect();
-    let (machine, server_cpu) = (Machine::now()?, seeder.process.cpu());
-    let begin = Instant::now();
-    let mut processes = Vec::new();
-    for (index, target) in targets.iter().enumerate() {
-        let process = program.begin(site, index + 1, prepared[index].take(), &target.path)?;
-        processes.push(process);
-    }
-    let limit = Duration::from_secs_f64(shape.ideal_seconds() * 8.0 + 30.0);
-    let mut watch = Watch { site, begin, before, clients: vec![], timeline: vec![] };
-    watch.all(&mut processes, limit)?;
-    let end = Machine::now()?;
+    let mut watch = Watch { site, begin: Instant::now(), before, crew, timeline: vec![] };
+    watch.all(&mut seeder.process)?;
+
+    let (busy, busy_seconds) = Machine::now()?.since(machine);
     let traffic = watch.since()?;
-    seeder.process.look_at_memory();
-    let server = Cost { cpu: seeder.process.cpu() - server_cpu, memory: seeder.process.memory_max };
-    let Watch { mut clients, timeline, .. } = watch;
-    for (index, client) in clients.iter_mut().enumerate() {
-        let process = &mut processes[index];
-        process.look_at_memory();
-        let cpu = process.cpu() - cpu_before[index];
-        client.cost = Cost { cpu, memory: process.memory_max };
-        client.traffic = traffic[index + 1];
-    }
-    let (busy, busy_seconds) = end.since(machine);
+    let cost = cost_of(&mut seeder.process, server_cpu);
+    let crew = watch.crew.iter_mut().zip(&traffic[1..]);
+    let clients = crew.map(|(member, traffic)| member.sum_up(*traffic)).collect();
     let measured = Measured {
         clients,
-        server,
+        server: cost,
         server_traffic: traffic[0],
-        server_sent: program.sent(site)?,
+        server_sent: server.sent(site)?,
+        source: sum(&sources),
         busy,
         busy_seconds,
         drops: site.lan.drops()?,
         congestion: site.lan.congestion()?,
-        timeline,
+        timeline: watch.timeline,
     };
-    if program.leaves() {
-        for (index, process) in processes.into_iter().enumerate() {
+    let mut crew = watch.crew;
+    if site.plan.ends_well() {
+        for (index, member) in crew.iter_mut().enumerate() {
+            let process = member.process.take().context("it was started")?;
             process.wait(END).with_context(|| format!("client {} leaves", index + 1))?;
         }
         seeder.process.stop(END).context("end the server")?;
     } else {
-        drop((processes, seeder));
+        crew.iter_mut().for_each(|member| drop(member.process.take()));
+        drop(seeder);
     }
-    targets.iter().try_for_each(|target| site.image.compare(&target.path))?;
+    crew.iter().try_for_each(|member| member.compare(site))?;
     Ok(measured)
 }
 
-/// Looks at everything until all clients have finished.
+fn cost_of(process: &mut Process, cpu_before: f64) -> Cost {
+    process.look_at_memory();
+    process.look_at_threads();
+    let cpu = process.cpu() - cpu_before;
+    Cost { cpu, memory: process.memory_max, threads: process.shares() }
+}
+
+fn sum(media: &[Medium]) -> Option<Stats> {
+    media.iter().filter_map(Medium::take_stats).reduce(|a, b| Stats {
+        seeks: a.seeks + b.seeks,
+        reads: a.reads + b.reads,
+        read_bytes: a.read_bytes + b.read_bytes,
+        ..a
+    })
+}
+
+/// A client's machine, and how far it is.
+struct Member<'a> {
+    /// Its number in the lan.
+    node: usize,
+    targets: Vec<Medium>,
+    group: Option<MemoryGroup>,
+    /// Before it is told to begin.
+    prepared: Option<Process>,
+    /// After.
+    process: Option<Process>,
+    cpu_before: f64,
+    /// What is still to happen to it.
+    events: &'a [Event],
+    /// It was killed or stopped: nothing is expected of it.
+    gone: bool,
+    results: usize,
+    client: Client,
+}
+
+impl<'a> Member<'a> {
+    fn make(site: &Site<'a>, node: usize) -> anyhow::Result<Member<'a>> {
+        let plan = &site.plan.clients[node - 1];
+        let images = 0..site.images.len();
+        let targets =
+            images.map(|index| Medium::target(site, node, index)).collect::<Result<_, _>>()?;
+        let name = format!("{}{}-{node}", lab::net::PREFIX, std::process::id());
+        let group = site.plan.memory_max.map(|max| MemoryGroup::make(&name, max)).transpose()?;
+        let prepared = plan.program.prepare(site, node)?;
+        Ok(Member {
+            node,
+            targets,
+            group,
+            cpu_before: prepared.as_ref().map_or(0.0, Process::cpu),
+            prepared,
+            process: None,
+            events: &plan.events,
+            gone: false,
+            results: 0,
+            client: Client::default(),
+        })
+    }
+
+    fn begin(&mut self, site: &Site<'_>, at: Duration) -> anyhow::Result<()> {
+        let program = site.plan.clients[self.node - 1].program;
+        let (prepared, group) = (self.prepared.take(), self.group.as_ref());
+        self.process = Some(program.begin(site, self.node, prepared, &self.targets, group)?);
+        self.client.begun = Some(at);
+        Ok(())
+    }
+
+    /// Reads what it has said.
+    fn listen(&mut self, site: &Site<'_>, begin: Instant) -> anyhow::Result<()> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if self.gone || self.client.finished.is_some() {
+            return Ok(());
+        }
+        // Asked before its lines are: what it has printed before its end is not missed.
+        let ended = process.has_ended();
+        let results = site.plan.clients[self.node - 1].program.results(site);
+        while let Some((at, _)) = process.try_for("result")? {
+            self.results += 1;
+            if self.results == results {
+                self.client.finished = Some(at.saturating_duration_since(begin));
+                process.look_at_memory();
+                return Ok(());
+            }
+        }
+        if ended {
+            process.wait_for("result", Duration::from_secs(5)).map(drop)?;
+            bail!("it ended at once");
+        }
+        Ok(())
+    }
+
+    /// Lets happen what is due at this part of the image.
+    fn suffer(&mut self, site: &Site<'_>, progress: f64) -> anyhow::Result<()> {
+        while let [event, later @ ..] = self.events {
+            let Some(process) = self.process.as_ref().filter(|_| event.at <= progress) else {
+                break;
+            };
+            match event.what {
+                What::Kill => process.signal("KILL")?,
+                What::Freeze => process.signal("STOP")?,
+                What::Unplug => site.lan.set_connected(self.node, false)?,
+                What::Plug => site.lan.set_connected(self.node, true)?,
+                What::Rates(rates) => site.lan.set_rates(self.node, rates)?,
+            }
+            self.gone |= matches!(event.what, What::Kill | What::Freeze);
+            self.events = later;
+        }
+        Ok(())
+    }
+
+    fn sum_up(&mut self, traffic: Traffic) -> Client {
+        let cost = self.process.as_mut().map(|process| cost_of(process, self.cpu_before));
+        let client = std::mem::take(&mut self.client);
+        Client {
+            cost: cost.unwrap_or_default(),
+            traffic,
+            disk: sum(&self.targets),
+            group_memory: self.group.as_ref().and_then(MemoryGroup::peak),
+            finished: client.finished.filter(|_| !self.gone),
+            ..client
+        }
+    }
+
+    /// Compares what has become of its targets, if it was to finish.
+    fn compare(&self, site: &Site<'_>) -> anyhow::Result<()> {
+        let program = site.plan.clients[self.node - 1].program;
+        if self.results < program.results(site) {
+            return Ok(());
+        }
+        self.targets.iter().zip(site.images).try_for_each(|(target, image)| {
+            target.hurry();
+            image.compare(&target.path)
+        })
+    }
+}
+
+/// Looks at everything until all clients that count have finished.
 struct Watch<'a> {
     site: &'a Site<'a>,
     begin: Instant,
     before: Vec<Traffic>,
-    clients: Vec<Client>,
+    crew: Vec<Member<'a>>,
     timeline: Vec<Moment>,
 }
 
 impl Watch<'_> {
-    fn all(&mut self, processes: &mut [Process], limit: Duration) -> anyhow::Result<()> {
-        self.clients = vec![Client::default(); processes.len()];
-        while self.clients.iter().any(|client| client.finished.is_none()) {
-            let at = self.begin.elapsed();
+    fn all(&mut self, server: &mut Process) -> anyhow::Result<()> {
+        let plan = self.site.plan;
+        let limit = limit(plan);
+        while self
+            .crew
+            .iter()
+            .zip(&plan.clients)
+            .any(|(member, node)| node.counts && member.client.finished.is_none())
+        {
             let traffic = self.since()?;
-            for (client, traffic) in self.clients.iter_mut().zip(&traffic[1..]) {
-                if traffic.received > PAYLOAD {
-                    client.receiving.get_or_insert(at);
-                }
+            let progress = self.progress(&traffic);
+            for index in 0..self.crew.len() {
+                let (at, member) = (self.begin.elapsed(), &mut self.crew[index]);
+                let due = match plan.clients[index].start {
+                    Start::At(time) => seconds(at) >= time,
+                    Start::HalfDone => progress >= 0.5,
+                };
+                let mut look = || {
+                    if due && member.client.begun.is_none() {
+                        member.begin(self.site, at)?;
+                    }
+                    member.suffer(self.site, progress)?;
+                    member.listen(self.site, self.begin)
+                };
+                look().with_context(|| format!("client {}", index + 1))?;
             }
-            if self.timeline.last().is_none_or(|moment| at - moment.at >= KEEP) {
-                processes.iter_mut().for_each(Process::look_at_memory);
-                self.timeline.push(Moment { at, traffic });
-            }
-            for (index, process) in processes.iter_mut().enumerate() {
-                self.look(index, process).with_context(|| format!("client {}", index + 1))?;
-            }
-            if at > limit {
-                bail!("not done within {:.0} s: {:?}", seconds(limit), self.clients);
+            self.keep(traffic, server);
+            if self.begin.elapsed() > limit {
+                bail!("not done within {:.0} s: {}", seconds(limit), self.unfinished());
             }
             thread::sleep(LOOK);
         }
         Ok(())
     }
 
-    fn look(&mut self, index: usize, process: &mut Process) -> anyhow::Result<()> {
-        let client = &mut self.clients[index];
-        if client.finished.is_some() {
-            return Ok(());
+    /// Who counts and has not finished, and how much each has received.
+    fn unfinished(&self) -> String {
+        let traffic = self.since().unwrap_or_default();
+        let late = self
+            .crew
+            .iter()
+            .zip(&self.site.plan.clients)
+            .filter(|(member, node)| node.counts && member.client.finished.is_none());
+        let size = self.site.plan.shape.size as f64;
+        let line = |member: &Member<'_>| {
+            let received = traffic.get(member.node).map_or(0, |traffic| traffic.received);
+            format!("client {} received {:.2} images", member.node, received as f64 / size)
+        };
+        late.map(|(member, _)| line(member)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Notes what has come, and from time to time what it cost.
+    fn keep(&mut self, traffic: Vec<Traffic>, server: &mut Process) {
+        let at = self.begin.elapsed();
+        for (member, traffic) in self.crew.iter_mut().zip(&traffic[1..]) {
+            if traffic.received > PAYLOAD {
+                member.client.receiving.get_or_insert(at);
+            }
         }
-        // Asked before its lines are: what it has printed before its end is not missed.
-        let ended = process.has_ended();
-        if let Some((at, _)) = process.try_for("result")? {
-            client.finished = Some(at.saturating_duration_since(self.begin));
-            process.look_at_memory();
-        } else if ended {
-            process.wait_for("result", Duration::from_secs(5)).map(drop)?;
-            bail!("it ended at once");
+        if self.timeline.last().is_none_or(|moment| at - moment.at >= KEEP) {
+            let crew = self.crew.iter_mut().filter_map(|member| member.process.as_mut());
+            // Threads are many, and with limited links nobody asks for them.
+            let unlimited = self.site.plan.ideal_seconds().is_none();
+            for process in crew.chain([server]) {
+                process.look_at_memory();
+                if unlimited {
+                    process.look_at_threads();
+                }
+            }
+            self.timeline.push(Moment { at, traffic });
         }
-        Ok(())
+    }
+
+    /// The part of the image that the first wave has on average, as far as it counts.
+    fn progress(&self, traffic: &[Traffic]) -> f64 {
+        let clients = self.site.plan.clients.iter().zip(&traffic[1..]);
+        let parts: Vec<f64> = clients
+            .filter(|(node, _)| node.counts && node.start == Start::At(0.0))
+            .map(|(_, traffic)| traffic.received as f64 / self.site.plan.shape.size as f64)
+            .collect();
+        parts.iter().sum::<f64>() / parts.len().max(1) as f64
     }
 
     /// Bytes over each link since the start.
@@ -208,27 +393,12 @@ impl Watch<'_> {
     }
 }
 
-/// What a client writes.
-struct Target {
-    path: PathBuf,
-    /// Attached while the value lives.
-    _device: Option<LoopDevice>,
-}
-
-impl Target {
-    fn make(site: &Site<'_>, program: Program, node: usize, len: u64) -> anyhow::Result<Target> {
-        let path = program.target(site, node)?;
-        if program != Program::Ours {
-            return Ok(Target { path, _device: None });
-        }
-        // There before, as a device is: `ezio deploy` makes no files below /dev.
-        let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
-        file.set_len(len)?;
-        if site.target == TargetKind::File {
-            return Ok(Target { path, _device: None });
-        }
-        ensure!(len.is_multiple_of(512), "an image for a loop device is made of whole sectors");
-        let device = LoopDevice::attach(&path, LoopOptions::default())?;
-        Ok(Target { path: device.path().to_owned(), _device: Some(device) })
-    }
+/// How long a run may take: far more than anything that works.
+fn limit(plan: &Plan) -> Duration {
+    let starts = plan.clients.iter().map(|client| match client.start {
+        Start::At(time) => time,
+        Start::HalfDone => 0.0,
+    });
+    let bound = plan.bound_seconds().map_or(300.0, |bound| bound * 8.0);
+    Duration::from_secs_f64(bound + starts.fold(30.0, f64::max))
 }
