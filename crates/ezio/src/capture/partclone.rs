@@ -18,8 +18,11 @@
 //! - The block size it prints is, for every file system, the `block_size` of its `torrent.info`,
 //!   and the end of the map is that times `blocks_total`.
 
+pub mod messages;
+
 use super::map::{Map, MapError, TEXT_MAX};
 use crate::store::io_reason;
+use messages::Said;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
@@ -207,7 +210,7 @@ impl Run<'_> {
             let _ = child.wait();
         }
         let status = ended?;
-        let said = Said::read(&scratch);
+        let said = Said::parse(&scratch.messages());
         self.check(status, &said)?;
         let text = std::fs::read(&scratch.map)
             .map_err(|e| self.scratch_error("read the temporary map", e))?;
@@ -259,7 +262,7 @@ impl Run<'_> {
                 return Err(PartcloneError::Stopped { program, device });
             }
             if started.elapsed() >= self.time_limit {
-                let (limit, words) = (self.time_limit, Said::read(scratch).words());
+                let (limit, words) = (self.time_limit, Said::parse(&scratch.messages()).words());
                 return Err(PartcloneError::TimedOut { program, device, limit, words });
             }
             std::thread::sleep(pause);
@@ -358,106 +361,6 @@ const MESSAGES_MAX: u64 = 16 << 20;
 
 /// Bytes of the start, where the version is, and of the end, where the reason is.
 const MESSAGES_KEPT: u64 = 16 << 10;
-
-/// What the program said, without progress and decoration.
-struct Said {
-    block_size: Option<u32>,
-    version: Option<String>,
-    remarks: Vec<String>,
-}
-
-impl Said {
-    fn read(scratch: &Scratch) -> Said {
-        Said::parse(&scratch.messages())
-    }
-
-    fn parse(messages: &str) -> Said {
-        let text = without_escapes(messages);
-        let lines = || text.split(['\r', '\n']).map(meaning).filter(|line| !line.is_empty());
-        let block_size = lines().find_map(|line| {
-            line.strip_prefix("Block size:")?.trim().strip_suffix(" Byte")?.trim().parse().ok()
-        });
-        let version = lines().find_map(|line| {
-            let (version, _) = line.strip_prefix("Partclone v")?.split_once(' ')?;
-            Some(version.to_owned())
-        });
-        let is_usual = |line: &&str| USUAL.iter().any(|start| line.starts_with(start));
-        let remarks = lines().filter(|line| !is_usual(line)).map(shortened).collect();
-        Said { block_size, version, remarks }
-    }
-
-    /// The last remarks, oldest first. "error exit" explains nothing beside another.
-    fn words(&self) -> String {
-        let telling: Vec<&str> = self
-            .remarks
-            .iter()
-            .map(String::as_str)
-            .filter(|line| !line.eq_ignore_ascii_case("error exit"))
-            .collect();
-        telling[telling.len().saturating_sub(3)..].join("; ")
-    }
-}
-
-/// How the lines begin that every run has, good or bad.
-const USUAL: [&str; 18] = [
-    "Partclone v",
-    "Starting to map",
-    "Reading Super Block",
-    "Calculating bitmap",
-    "Elapsed:",
-    "Total Time:",
-    "current block:",
-    "done!",
-    "File system:",
-    "Device size:",
-    "Space in use:",
-    "Free Space:",
-    "Block size:",
-    "Syncing...",
-    "Partclone successfully",
-    "Cloned successfully",
-    // partclone.exfat, on stdout.
-    "block 0 ",
-    // It names a log of ours that will be gone.
-    "Partclone fail, please check",
-];
-
-/// The part of a line that progress, which ends without a newline, or the farewell is glued to.
-fn meaning(line: &str) -> &str {
-    let line = line.split("Partclone fail, please check").next().unwrap_or(line).trim();
-    match line.split_once("Completed:") {
-        Some((start, rest)) if start.starts_with("Elapsed:") => {
-            // A comma leads to the rate, which is progress too.
-            let glued = rest.split_once('%').map_or("", |(_, glued)| glued);
-            if glued.starts_with(',') { "" } else { glued }
-        }
-        _ => line,
-    }
-}
-
-/// One line of a message, at most 200 characters.
-fn shortened(line: &str) -> String {
-    line.chars().take(200).collect()
-}
-
-/// Drops terminal control sequences (ECMA-48 CSI, charset selection) and other control characters.
-fn without_escapes(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\x1b' => match chars.next() {
-                Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
-                Some('(' | ')') => drop(chars.next()),
-                _ => {}
-            },
-            '\r' | '\n' => plain.push(c),
-            c if c.is_control() => plain.push(' '),
-            c => plain.push(c),
-        }
-    }
-    plain
-}
 
 fn said(words: &str) -> String {
     if words.is_empty() { String::new() } else { format!(": {words}") }

@@ -95,7 +95,9 @@ impl Message {
             let (name, value) = line.split_once(':')?;
             let value = value.trim();
             if name.eq_ignore_ascii_case("port") {
-                port = value.parse().ok().filter(|port| *port != 0);
+                // `parse` alone would take a sign.
+                let digits = value.bytes().all(|b| b.is_ascii_digit());
+                port = value.parse().ok().filter(|port| digits && *port != 0);
             } else if name.eq_ignore_ascii_case("infohash") {
                 info_hashes.push(parse_hash(value)?);
             } else if name.eq_ignore_ascii_case("cookie") {
@@ -491,7 +493,7 @@ mod tests {
         check("M-SEARCH * HTTP/1.1\nPort: 1\nInfohash: @\n\n", None);
         check(&format!("{start}Infohash: @\n\n"), None);
         check(&format!("{start}Port: 1\n\nInfohash: @\n\n"), None);
-        for port in ["0", "65536", "-1", ""] {
+        for port in ["0", "65536", "-1", "+1", ""] {
             check(&format!("{start}Port: {port}\nInfohash: @\n\n"), None);
         }
         check(&format!("{start}Port: 1\nInfohash: @0\n\n"), None);

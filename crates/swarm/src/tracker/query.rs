@@ -185,7 +185,8 @@ pub fn url(announce: &str, query: &str) -> String {
     let announce = announce.split_once('#').map_or(announce, |(url, _)| url);
     let joint = match announce.find('?') {
         None => "?",
-        Some(_) if announce.ends_with(['?', '&']) => "",
+        // Only the first `?` begins the query; another one is part of a value.
+        Some(at) if at + 1 == announce.len() || announce.ends_with('&') => "",
         Some(_) => "&",
     };
     [announce, joint, query].concat()
@@ -312,6 +313,12 @@ mod tests {
         assert_eq!(url("http://t/announce", "a=1"), "http://t/announce?a=1");
         assert_eq!(url("http://t/announce?key=7", "a=1"), "http://t/announce?key=7&a=1");
         assert_eq!(url("http://t/announce?#x", "a=1"), "http://t/announce?a=1");
+        assert_eq!(url("http://t/announce?key=7&", "a=1"), "http://t/announce?key=7&a=1");
+    }
+
+    #[test]
+    fn a_key_that_ends_with_a_question_mark_swallowed_the_query() {
+        assert_eq!(url("http://t/announce?key=7?", "a=1"), "http://t/announce?key=7?&a=1");
     }
 
     fn event() -> impl Strategy<Value = Event> {
