@@ -219,10 +219,14 @@ impl Scheduler {
                     self.handle(Event::Remove(torrent));
                 }
             },
-            Input::Finished { torrent, result } => self.notify(torrent, |hash| match result {
-                Ok(()) => Notice::Finished(hash),
-                Err(error) => Notice::Failed(hash, error),
-            }),
+            Input::Finished { torrent, result } => {
+                // Who hears that it is finished and asks how far it is must not hear less.
+                self.publish();
+                self.notify(torrent, |hash| match result {
+                    Ok(()) => Notice::Finished(hash),
+                    Err(error) => Notice::Failed(hash, error),
+                });
+            }
             Input::Unreadable { torrent, piece, error } => {
                 self.handle(Event::Unreadable(torrent, piece));
                 self.notify(torrent, |hash| Notice::Unreadable(hash, piece, error));

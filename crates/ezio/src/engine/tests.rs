@@ -233,6 +233,9 @@ fn a_torrent_is_paused_resumed_removed_and_carried_again() {
     assert_eq!(leecher.status().torrents[0].received, 0);
     leecher.pause(hash, false);
     wait_finished(&notices);
+    let finished = &leecher.status().torrents[0];
+    assert_eq!(finished.stored_bytes(), finished.image_len);
+    assert!(finished.received >= finished.image_len);
     leecher.remove(hash);
     assert_eq!(leecher.have(&hash), None);
     leecher.add(target(&metainfo, &to)).unwrap();
