@@ -1,8 +1,8 @@
 //! A client of the gRPC service, for the helper programs: one call at a time, and it waits.
 
 use super::messages::{
-    AddRequest, AddResponse, Empty, HashRequest, MESSAGE_LEN_MAX, Torrent, UpdateRequest,
-    UpdateStatus, VersionResponse,
+    AddRequest, AddResponse, Detail, Details, Empty, HashRequest, MESSAGE_LEN_MAX, RemoveResponse,
+    Torrent, UpdateRequest, UpdateStatus, VersionResponse,
 };
 use anyhow::{Context as _, anyhow};
 use http::uri::PathAndQuery;
@@ -77,6 +77,26 @@ impl Client {
     pub fn resume(&mut self, hash: &str) -> anyhow::Result<()> {
         let request = HashRequest { hash: hash.to_owned() };
         self.call("/ezio.EZIO/ResumeTorrent", request, Some(TIME_MAX)).map(|Empty {}| ())
+    }
+
+    /// Why torrents failed, and more that only our own daemon tells.
+    ///
+    /// # Errors
+    /// If the daemon does not answer, or is the C++ EZIO.
+    pub fn details(&mut self) -> anyhow::Result<Vec<Detail>> {
+        let request = UpdateRequest::default();
+        let details: Details = self.call("/ezio.Node/GetDetails", request, Some(TIME_MAX))?;
+        Ok(details.torrents)
+    }
+
+    /// Has our own daemon forget a torrent. Returns whether it was carried.
+    ///
+    /// # Errors
+    /// As [`Client::details`].
+    pub fn remove(&mut self, hash: &str) -> anyhow::Result<bool> {
+        let request = HashRequest { hash: hash.to_owned() };
+        let answer: RemoveResponse = self.call("/ezio.Node/Remove", request, Some(TIME_MAX))?;
+        Ok(answer.removed)
     }
 
     /// Ends the daemon.

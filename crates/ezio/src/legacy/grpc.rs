@@ -1,11 +1,11 @@
-//! The gRPC service `ezio.EZIO`, over HTTP/2 without encryption, on a thread of its own.
+//! The gRPC services `ezio.EZIO` and `ezio.Node`, over HTTP/2 without encryption, on a thread of its own.
 //!
-//! Six calls are few enough to be told apart by hand. What a call does may wait for devices, so it
+//! Eight calls are few enough to be told apart by hand. What a call does may wait for devices, so it
 //! is done on a thread for such work.
 
 use super::messages::{
-    AddRequest, AddResponse, Empty, HashRequest, MESSAGE_LEN_MAX, UpdateRequest, UpdateStatus,
-    VersionResponse,
+    AddRequest, AddResponse, Details, Empty, HashRequest, MESSAGE_LEN_MAX, RemoveResponse,
+    UpdateRequest, UpdateStatus, VersionResponse,
 };
 use super::session::{Refused, Session};
 use anyhow::Context as _;
@@ -154,18 +154,20 @@ async fn answer(
     status_only: bool,
     request: http::Request<Body>,
 ) -> http::Response<Body> {
-    let name = request.uri().path().strip_prefix("/ezio.EZIO/").unwrap_or_default().to_owned();
-    match name.as_str() {
-        "GetTorrentStatus" => unary(session, request, status).await,
-        "GetVersion" => unary(session, request, |_, _: Empty| Ok(version())).await,
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
+        "/ezio.EZIO/GetTorrentStatus" => unary(session, request, status).await,
+        "/ezio.EZIO/GetVersion" => unary(session, request, |_, _: Empty| Ok(version())).await,
+        "/ezio.Node/GetDetails" => unary(session, request, details).await,
         _ if status_only => {
             Status::unimplemented("this EZIO was started for its torrents only").into_http()
         }
-        "Shutdown" => unary(session, request, shutdown).await,
-        "AddTorrent" => unary(session, request, add).await,
-        "PauseTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, true))).await,
-        "ResumeTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, false))).await,
-        _ => Status::unimplemented("ezio.EZIO has no such call").into_http(),
+        "/ezio.EZIO/Shutdown" => unary(session, request, shutdown).await,
+        "/ezio.EZIO/AddTorrent" => unary(session, request, add).await,
+        "/ezio.EZIO/PauseTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, true))).await,
+        "/ezio.EZIO/ResumeTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, false))).await,
+        "/ezio.Node/Remove" => unary(session, request, remove).await,
+        _ => Status::unimplemented("neither ezio.EZIO nor ezio.Node has such a call").into_http(),
     }
 }
 
@@ -179,6 +181,17 @@ fn status(session: &Session, request: UpdateRequest) -> Result<UpdateStatus, Sta
         }
     }
     Ok(status)
+}
+
+fn details(session: &Session, request: UpdateRequest) -> Result<Details, Status> {
+    let wanted: Vec<String> = request.hashes.iter().map(|hash| hash.to_lowercase()).collect();
+    let mut torrents = session.details();
+    torrents.retain(|torrent| wanted.is_empty() || wanted.contains(&torrent.hash));
+    Ok(Details { torrents })
+}
+
+fn remove(session: &Session, request: HashRequest) -> Result<RemoveResponse, Status> {
+    Ok(RemoveResponse { removed: session.remove(&request.hash.to_lowercase()) })
 }
 
 fn version() -> VersionResponse {

@@ -1,6 +1,6 @@
 //! `proto/ezio.proto` in Rust, written by hand: the messages of the C++ EZIO 2.x, and so of 1.x,
 //! which knows the fields 1 to 6 of a torrent. Numbers and types are fixed for ever; a test sends
-//! them to an independent implementation.
+//! them to an independent implementation. Our own service, `ezio.Node`, comes last.
 
 use std::collections::HashMap;
 
@@ -143,6 +143,42 @@ pub struct VersionResponse {
     /// `0.1.0`.
     #[prost(string, tag = "1")]
     pub version: String,
+}
+
+/// What `ezio.EZIO` cannot tell of a torrent: see `proto/ezio_node.proto`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Detail {
+    /// Info-hash.
+    #[prost(string, tag = "1")]
+    pub hash: String,
+    /// Why it will never be whole; empty unless it failed.
+    #[prost(string, tag = "2")]
+    pub error: String,
+    /// All its pieces.
+    #[prost(int64, tag = "3")]
+    pub pieces: i64,
+    /// Pieces that are missing and that no connected peer has.
+    #[prost(int64, tag = "4")]
+    pub nowhere: i64,
+    /// Connections to peers that want something of us now.
+    #[prost(int64, tag = "5")]
+    pub peers_interested: i64,
+}
+
+/// An answer of `ezio.Node`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Details {
+    /// In the order in which they were added.
+    #[prost(message, repeated, tag = "1")]
+    pub torrents: Vec<Detail>,
+}
+
+/// An answer of `ezio.Node`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RemoveResponse {
+    /// Whether it had been carried.
+    #[prost(bool, tag = "1")]
+    pub removed: bool,
 }
 
 /// Bytes of a message at most: the largest torrent that is read.

@@ -1,7 +1,7 @@
 //! The torrents of a legacy run, 1.x or 2.x, on one node: added at any time, paused, looked at.
 
 use super::clock::{Clock, Seen};
-use super::messages::{DOWNLOADING, SEEDING, Torrent};
+use super::messages::{DOWNLOADING, Detail, SEEDING, Torrent};
 use crate::device::{self, Claim, Purpose, Use};
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::hex;
@@ -43,7 +43,8 @@ struct Entry {
     clock: Clock,
     finished: bool,
     paused: bool,
-    failed: bool,
+    /// Why it will never be whole.
+    error: Option<String>,
     #[expect(dead_code, reason = "held, not read: nobody mounts the device meanwhile")]
     claim: Option<Claim>,
 }
@@ -102,7 +103,8 @@ impl Session {
         let info_hash = metainfo.info_hash();
         {
             let mut inner = self.lock();
-            let carried = inner.entries.iter().any(|e| e.info_hash == info_hash && !e.failed);
+            let carried =
+                inner.entries.iter().any(|e| e.info_hash == info_hash && e.error.is_none());
             if carried || !inner.opening.insert(info_hash) {
                 let name = name_of(&metainfo);
                 return Err(Refused::Twice(format!(
@@ -167,6 +169,33 @@ impl Session {
         let mut inner = self.lock();
         inner.observe(self.started.elapsed());
         inner.entries.iter().map(Entry::describe).collect()
+    }
+
+    /// Forgets the torrent with these hexadecimal digits and lets go of its device. Returns whether
+    /// it was carried.
+    pub(super) fn remove(&self, hash: &str) -> bool {
+        let mut inner = self.lock();
+        let Inner { node: Some(node), entries, .. } = &mut *inner else { return false };
+        let index = entries.iter().position(|entry| hex(&entry.info_hash) == hash);
+        let removed = index.map(|index| entries.remove(index));
+        if let Some(removed) = &removed {
+            node.remove(removed.info_hash);
+        }
+        removed.is_some()
+    }
+
+    /// What `ezio.EZIO` cannot tell, in the order in which they were added.
+    pub(super) fn details(&self) -> Vec<Detail> {
+        let mut inner = self.lock();
+        inner.observe(self.started.elapsed());
+        let detail = |entry: &Entry| Detail {
+            hash: hex(&entry.info_hash),
+            error: entry.error.clone().unwrap_or_default(),
+            pieces: i64::from(entry.last.pieces),
+            nowhere: i64::from(entry.last.nowhere),
+            peers_interested: i64::from(entry.last.peers_interested),
+        };
+        inner.entries.iter().map(detail).collect()
     }
 
     /// Deals with what happened. To be called some times a second.
@@ -239,7 +268,7 @@ impl Inner {
             clock: Clock::new(now, seen),
             finished,
             paused: false,
-            failed: false,
+            error: None,
             claim,
         });
         Ok(())
@@ -266,8 +295,8 @@ impl Inner {
                     node.remove(hash);
                 }
                 let entry = &mut self.entries[index];
-                (entry.failed, entry.finished) = (true, false);
                 let why = format!("{error}; what was written there is not usable");
+                (entry.error, entry.finished) = (Some(why.clone()), false);
                 Some(News::Failed(entry.save_path.clone(), why))
             }
         }
@@ -277,11 +306,11 @@ impl Inner {
         let status = self.node.as_ref().map(Node::status).unwrap_or_default();
         for entry in &mut self.entries {
             let seen = status.iter().find(|status| status.info_hash == entry.info_hash);
-            if let (Some(seen), false) = (seen, entry.failed) {
+            if let (Some(seen), None) = (seen, &entry.error) {
                 entry.last = seen.clone();
             }
             let (sent, received) = (entry.last.sent, entry.last.received);
-            let (finished, paused) = (entry.finished, entry.paused || entry.failed);
+            let (finished, paused) = (entry.finished, entry.paused || entry.error.is_some());
             entry.clock.observe(now, Seen { sent, received, finished, paused });
         }
     }
