@@ -13,9 +13,11 @@ mod log;
 pub mod messages;
 mod options;
 mod policy;
+mod screen;
 mod session;
 mod signals;
 mod v1;
+mod view;
 
 pub use client::Client;
 

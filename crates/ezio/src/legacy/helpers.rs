@@ -5,12 +5,15 @@ use super::client::Client;
 use super::daemon::LISTEN;
 use super::messages::{AddRequest, Torrent};
 use super::policy::Watching;
+use super::screen::Screen;
 use super::signals::Signals;
+use super::view::{View, Wish};
 use crate::capture::{self, Capture};
 use crate::store::io_reason;
 use crate::ui::Ui;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::Parser;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +30,8 @@ pub(super) fn run(name: &str) -> Option<ExitCode> {
         "ezio_pause_torrent.py" => pause(true),
         "ezio_resume_torrent.py" => pause(false),
         "ezio_shutdown.py" => Client::connect(LISTEN).and_then(|mut daemon| daemon.shutdown()),
-        "ezio_cli.py" | "ezio_ui.py" => watch(&Watch::parse()),
+        "ezio_cli.py" => watch(&Watch::parse(), false),
+        "ezio_ui.py" => watch(&Watch::parse(), true),
         "partclone_create_torrent.py" => create(Create::parse()),
         _ => return None,
     };
@@ -115,27 +119,83 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// How long the daemon may take to end.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 
-fn watch(watch: &Watch) -> anyhow::Result<()> {
+/// Shows how far everything is, on the whole terminal if `screen`, and ends the daemon.
+fn watch(watch: &Watch, screen: bool) -> anyhow::Result<()> {
     let signals = Signals::watch()?;
     let rule = Watching { wait_secs: watch.wait, last_upload_secs: watch.last_upload };
     let mut daemon = Client::connect(&watch.address)?;
+    let screen = if screen { Screen::take() } else { None };
+    let mut view = View::default();
     while signals.caught().is_none() {
         let torrents = daemon.status(&[])?;
-        let mut out = std::io::stdout().lock();
-        // That nobody reads it must not keep the daemon from ending.
-        let _ = out.write_all(line(&torrents).as_bytes()).and_then(|()| out.flush());
-        drop(out);
+        match &screen {
+            Some(screen) => {
+                if show(screen, &mut view, &torrents) == Wish::Quit {
+                    return Ok(());
+                }
+            }
+            None => print(&line(&torrents)),
+        }
         let over = |torrent: &&Torrent| rule.is_over(torrent);
         torrents.iter().filter(over).try_for_each(|torrent| daemon.pause(&torrent.hash))?;
-        if torrents.iter().all(|torrent| torrent.is_finished && torrent.is_paused) {
-            daemon.shutdown()?;
-            wait_for_end(&watch.address);
-            println!("\nFinished. Exiting...");
-            return Ok(());
+        let failed = failures(&mut daemon);
+        let done = |torrent: &Torrent| torrent.is_finished && torrent.is_paused;
+        if torrents.iter().all(|torrent| done(torrent) || failed.contains_key(&torrent.hash)) {
+            drop(screen);
+            return finish(&mut daemon, watch, failed);
         }
-        thread::sleep(PERIOD);
+        if screen.is_none() {
+            thread::sleep(PERIOD);
+        }
     }
     bail!("interrupted; the daemon goes on")
+}
+
+/// Ends the daemon and says what failed.
+fn finish(
+    daemon: &mut Client,
+    watch: &Watch,
+    failed: BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    daemon.shutdown()?;
+    wait_for_end(&watch.address);
+    print("\nFinished. Exiting...\n");
+    let why: Vec<String> = failed.into_values().collect();
+    ensure!(why.is_empty(), "{}", why.join("; "));
+    Ok(())
+}
+
+/// Draws, and for a second does at once what keys ask for.
+fn show(screen: &Screen, view: &mut View, torrents: &[Torrent]) -> Wish {
+    let draw = |view: &View| {
+        let (columns, rows) = screen.size();
+        screen.draw(&view.draw(torrents, columns, rows));
+    };
+    draw(view);
+    for _ in 0..10 {
+        let keys = screen.keys();
+        if keys.iter().any(|&key| view.press(key) == Wish::Quit) {
+            return Wish::Quit;
+        }
+        if !keys.is_empty() {
+            draw(view);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Wish::Nothing
+}
+
+/// That nobody reads it must not keep the daemon from ending.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Torrents that will never be whole, and why. The C++ EZIO's daemon knows of none.
+fn failures(daemon: &mut Client) -> BTreeMap<String, String> {
+    let details = daemon.details().unwrap_or_default();
+    let failed = details.into_iter().filter(|detail| !detail.error.is_empty());
+    failed.map(|detail| (detail.hash, detail.error)).collect()
 }
 
 /// Waits until the daemon has let go of its port, and so of its devices.

@@ -1,7 +1,7 @@
 //! The daemon of 2.x over gRPC.
 
 use crate::ezio;
-use crate::world::{GRPC, Image, World, wait};
+use crate::world::{GRPC, Image, World, text, wait};
 use ezio::legacy::Client;
 use ezio::legacy::messages::AddRequest;
 use lab::Need;
@@ -111,6 +111,57 @@ fn what_cannot_be_added_is_said_and_ends_nothing() {
     refused(other.metainfo.as_bytes(), target.path(), false, "in use");
     assert_eq!(daemon.code(), None);
     assert_eq!(world.torrents(0).len(), 1);
+}
+
+#[test]
+fn a_removed_torrent_leaves_its_device_to_another() {
+    lab::require!(NEEDS);
+    let world = World::new(1);
+    let images = [("a", 11), ("b", 12)].map(|(n, s)| Image::new(world.dir.path(), n, s));
+    let target = images[0].target(world.path("to"));
+    let _daemon = world.daemon(0, &[]);
+    world.add(0, &images[0], target.path(), false);
+    let hash = images[0].hash();
+    assert!(world.ask(0, |daemon| daemon.remove(&hash)).unwrap());
+    assert!(!world.ask(0, |daemon| daemon.remove(&hash)).unwrap());
+    world.add(0, &images[1], target.path(), false);
+    let details = world.ask(0, Client::details).unwrap();
+    let pieces = i64::from(images[1].metainfo.piece_count());
+    let found: Vec<_> = details.iter().map(|d| (&d.hash[..], &d.error[..], d.pieces)).collect();
+    assert_eq!(found, [(&images[1].hash()[..], "", pieces)]);
+}
+
+/// A file on a file system with too little room fails in the middle; the other one goes on.
+#[test]
+fn a_target_that_fails_is_named_and_the_others_go_on() {
+    lab::require!(NEEDS);
+    lab::require!([Need::Kernel("tmpfs")]);
+    let world = World::new(2);
+    let images = [("a", 13), ("b", 14)].map(|(n, s)| Image::new(world.dir.path(), n, s));
+    let sources = images.each_ref().map(|image| image.source(world.path(&image.hash())));
+    // Whatever is run in a network namespace has mounts of its own, which end with it.
+    let room = world.path("small");
+    std::fs::create_dir(&room).unwrap();
+    let (room, full) = (text(&room), room.join("disk.img"));
+    let script = format!(
+        "mount -t tmpfs -o size=4m ezio-test {room} && truncate -s 32M {room}/disk.img && exec {}",
+        text(ezio())
+    );
+    let target = images[1].target(world.path("to"));
+    let _seeder = world.daemon(0, &[]);
+    let mut leecher = world.daemon_by(1, Path::new("/bin/sh"), &["-c", &script]);
+    for (image, source) in images.iter().zip(&sources) {
+        world.add(0, image, source.path(), true);
+    }
+    world.add(1, &images[0], &full, false);
+    world.add(1, &images[1], target.path(), false);
+    let (code, said) = world.helper(1, "ezio_cli.py", &["-w", "1"]);
+    assert_eq!(code, 1, "{said}");
+    let why = format!("of {}: No space left on device; what was written there", full.display());
+    assert!(said.contains(&why), "{said}");
+    assert_eq!(leecher.end().code(), Some(0));
+    assert!(leecher.output().contains("[critical]") && leecher.errors().contains(&why));
+    images[1].check(target.path());
 }
 
 #[test]

@@ -37,6 +37,33 @@ fn clonezillas_commands_copy_a_disk() {
     assert!(code == 1 && said.contains("nobody answers at 127.0.0.1:50051"), "{said}");
 }
 
+/// On a terminal, which `script` makes.
+#[test]
+fn the_full_screen_waits_and_ends_the_daemon() {
+    lab::require!(NEEDS);
+    lab::require!([Need::Program("script")]);
+    let world = World::new(2);
+    let image = Image::new(world.dir.path(), "sda1", 23);
+    let (source, target) = (image.source(world.path("from")), image.target(world.path("to")));
+    let _seeder = world.daemon(0, &[]);
+    let mut leecher = world.daemon(1, &[]);
+    world.add(0, &image, source.path(), true);
+    world.add(1, &image, target.path(), false);
+    world.wait_finished(1);
+    let link = world.path("ezio_ui.py");
+    std::os::unix::fs::symlink(crate::ezio(), &link).unwrap();
+    let command = format!("stty cols 120 rows 30; {} -w 2", text(&link));
+    let script = lab::tool::find("script").expect("it was there");
+    let mut ui = world.start(1, &script, &["-qec", &command, "/dev/null"]);
+    assert_eq!(ui.end().code(), Some(0), "{}", ui.all());
+    let shown = ui.output();
+    assert!(shown.contains("\x1b[?1049h") && shown.contains("total 100%"), "{shown:?}");
+    assert!(shown.contains(text(target.path())) && shown.contains(" finished"), "{shown:?}");
+    assert!(shown.ends_with("\x1b[?1049l\r\nFinished. Exiting...\r\n"), "{shown:?}");
+    assert_eq!(leecher.end().code(), Some(0));
+    image.check(target.path());
+}
+
 #[test]
 fn torrents_are_paused_and_resumed_by_their_hash() {
     lab::require!(NEEDS);

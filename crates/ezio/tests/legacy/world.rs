@@ -45,7 +45,12 @@ impl World {
 
     /// Starts a daemon and waits until it answers.
     pub(crate) fn daemon(&self, machine: usize, args: &[&str]) -> Process {
-        let mut daemon = self.start(machine, ezio(), args);
+        self.daemon_by(machine, ezio(), args)
+    }
+
+    /// The same by a program that becomes a daemon.
+    pub(crate) fn daemon_by(&self, machine: usize, program: &Path, args: &[&str]) -> Process {
+        let mut daemon = self.start(machine, program, args);
         wait("the daemon answers", || {
             assert!(daemon.code().is_none(), "it has ended: {}", daemon.all());
             self.lan.within(machine, || Client::connect(GRPC).is_ok()).unwrap()
