@@ -109,6 +109,22 @@ pub fn run_used(job: &Capture, used: Vec<Extent>, ui: Ui, stop: &AtomicBool) -> 
     capture(job, Source::Disk(Some(used)), ui, stop).map(drop)
 }
 
+/// As [`run`], of a source that is partclone's `torrent.info` whatever it begins with. Prints no
+/// summary.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_torrent_info(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
+    let shown = job.source.display();
+    let file = File::open(&job.source);
+    let file = file.map_err(|e| anyhow::anyhow!("open {shown}: {}", io_reason(&e)))?;
+    let mut bytes = Vec::new();
+    file.take(TORRENT_INFO_LEN_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|e| anyhow::anyhow!("read {shown}: {}", io_reason(&e)))?;
+    capture(job, Source::TorrentInfo(bytes), ui, stop).map(drop)
+}
+
 /// Writes the torrent. Returns it, and what it is made of in words.
 fn capture(
     job: &Capture,

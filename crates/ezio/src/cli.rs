@@ -9,8 +9,8 @@ use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
 use crate::ui::Ui;
-use crate::{inspect, preflight, simulate, verify};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use crate::{inspect, legacy, preflight, simulate, verify};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use sim::predict::Scenario;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -315,6 +315,15 @@ impl CommonArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     demo::end_with_parent();
+    let commands: Vec<String> = Cli::command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .chain(["help".to_owned()])
+        .collect();
+    let help = || Cli::command().render_long_help().to_string();
+    if let Some(code) = legacy::run(&commands, help) {
+        return code;
+    }
     let command = Cli::parse().command;
     let (ui, outcome) = match command {
         Command::Serve(args) => {
@@ -474,7 +483,6 @@ fn tracker_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_arguments_do_not_contradict_each_other() {

@@ -236,6 +236,21 @@ impl Engine {
         self.inputs.send(Input::FoundPeer { info_hash, addr });
     }
 
+    /// Leaves a torrent alone until it is resumed: connections stay, nothing is asked for, nothing
+    /// served. What is not carried is ignored.
+    pub fn pause(&self, info_hash: Digest, paused: bool) {
+        self.inputs.send(Input::Pause { info_hash, paused });
+    }
+
+    /// Forgets a torrent and ends its connections. What of it is being written is written. What is
+    /// not carried is ignored.
+    pub fn remove(&self, info_hash: Digest) {
+        let (done, removed) = sync_channel(1);
+        self.inputs.send(Input::Remove(info_hash, done));
+        // A scheduler that has ended answers nobody.
+        let _ = removed.recv();
+    }
+
     /// How far the torrents are.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -357,6 +372,12 @@ impl Shared {
 enum Input {
     /// Told to the sender when it is done.
     Add(Box<Job>, SyncSender<()>),
+    Pause {
+        info_hash: Digest,
+        paused: bool,
+    },
+    /// Told to the sender when it is done.
+    Remove(Digest, SyncSender<()>),
     FoundPeer {
         info_hash: Digest,
         addr: SocketAddr,

@@ -15,6 +15,7 @@ pub mod device;
 pub mod engine;
 pub mod hashing;
 pub mod inspect;
+pub mod legacy;
 pub mod node;
 pub mod preflight;
 pub mod serve;

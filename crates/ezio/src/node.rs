@@ -104,6 +104,18 @@ impl Node {
         Ok(())
     }
 
+    /// As [`Engine::pause`].
+    pub fn pause(&self, info_hash: Digest, paused: bool) {
+        self.engine.pause(info_hash, paused);
+    }
+
+    /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.
+    pub fn remove(&mut self, info_hash: Digest) {
+        self.control.remove(info_hash);
+        self.engine.remove(info_hash);
+        self.carried.retain(|(carried, ..)| *carried != info_hash);
+    }
+
     /// Where others reach us with BitTorrent.
     #[must_use]
     pub fn port(&self) -> u16 {

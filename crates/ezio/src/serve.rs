@@ -71,10 +71,11 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let mut claims = Vec::new();
     for Held { job, claim } in carried {
         claims.push(claim);
-        let (metainfo, trackers) = (Arc::clone(&job.metainfo), job.metainfo.trackers().to_vec());
+        let trackers = job.metainfo.trackers().to_vec();
         node.add(job, trackers, true)?;
-        announce_to_people(&node, serve, &metainfo, ui);
     }
+    // Whoever reads the first line and is quick must find all of them.
+    torrents.iter().for_each(|metainfo| announce_to_people(&node, serve, metainfo, ui));
     watch(&node, ui, stop);
     node.stop();
     Ok(())

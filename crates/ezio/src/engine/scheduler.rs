@@ -187,6 +187,11 @@ impl Scheduler {
                 // There is a place for it, and somebody who waits.
                 let _ = done.send(());
             }
+            Input::Pause { info_hash, paused } => self.pause(&info_hash, paused),
+            Input::Remove(info_hash, done) => {
+                self.remove(&info_hash);
+                let _ = done.send(());
+            }
             Input::FoundPeer { info_hash, addr } => self.found(&info_hash, addr),
             Input::Connected { torrent, stream, addr, outgoing, handshake } => {
                 self.connected(torrent, stream, addr, outgoing, &handshake);
@@ -214,10 +219,14 @@ impl Scheduler {
                     self.handle(Event::Remove(torrent));
                 }
             },
-            Input::Finished { torrent, result } => self.notify(torrent, |hash| match result {
-                Ok(()) => Notice::Finished(hash),
-                Err(error) => Notice::Failed(hash, error),
-            }),
+            Input::Finished { torrent, result } => {
+                // Who hears that it is finished and asks how far it is must not hear less.
+                self.publish();
+                self.notify(torrent, |hash| match result {
+                    Ok(()) => Notice::Finished(hash),
+                    Err(error) => Notice::Failed(hash, error),
+                });
+            }
             Input::Unreadable { torrent, piece, error } => {
                 self.handle(Event::Unreadable(torrent, piece));
                 self.notify(torrent, |hash| Notice::Unreadable(hash, piece, error));
@@ -328,6 +337,26 @@ impl Scheduler {
         }
         let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
         shared.insert(info_hash, carried);
+    }
+
+    fn pause(&mut self, info_hash: &Digest, paused: bool) {
+        if let Some(carried) = self.shared.torrent(info_hash) {
+            let event = if paused { Event::Pause } else { Event::Resume };
+            self.handle(event(carried.id));
+        }
+    }
+
+    fn remove(&mut self, info_hash: &Digest) {
+        let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = shared.remove(info_hash);
+        drop(shared);
+        let Some(carried) = removed else { return };
+        let id = carried.id;
+        self.handle(Event::Remove(id));
+        self.torrents.remove(&id);
+        self.addresses.retain(|(torrent, _), _| *torrent != id);
+        self.assemblies.retain(|(torrent, _), _| *torrent != id);
+        self.whole.retain(|(torrent, _), _| *torrent != id);
     }
 
     /// Has the pieces `check` looked at; the others are missing.

@@ -210,3 +210,38 @@ fn requested(input: &Input) -> u64 {
         _ => 0,
     }
 }
+
+#[test]
+fn a_torrent_is_paused_resumed_removed_and_carried_again() {
+    let (metainfo, device) = image(256 << 10);
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    std::fs::write(&from, &device).unwrap();
+    let ((seeder, _), (leecher, notices)) = (node(), node());
+    let hash = metainfo.info_hash();
+    seeder.add(source(&metainfo, &from)).unwrap();
+    leecher.add(target(&metainfo, &to)).unwrap();
+    leecher.pause(hash, true);
+    leecher.found(hash, seeder.listening()[0]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while leecher.status().torrents.first().is_none_or(|torrent| torrent.peers == 0) {
+        assert!(Instant::now() < deadline, "they do not meet");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Not paused it would be whole by now: the image has 4 MiB.
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(leecher.status().torrents[0].received, 0);
+    leecher.pause(hash, false);
+    wait_finished(&notices);
+    let finished = &leecher.status().torrents[0];
+    assert_eq!(finished.stored_bytes(), finished.image_len);
+    assert!(finished.received >= finished.image_len);
+    leecher.remove(hash);
+    assert_eq!(leecher.have(&hash), None);
+    leecher.add(target(&metainfo, &to)).unwrap();
+    leecher.found(hash, seeder.listening()[0]);
+    wait_finished(&notices);
+    for engine in [seeder, leecher] {
+        engine.stop();
+    }
+}

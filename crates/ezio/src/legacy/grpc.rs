@@ -1,0 +1,264 @@
+//! The gRPC services `ezio.EZIO` and `ezio.Node`, over HTTP/2 without encryption, on a thread of its own.
+//!
+//! Eight calls are few enough to be told apart by hand. What a call does may wait for devices, so it
+//! is done on a thread for such work.
+
+use super::messages::{
+    AddRequest, AddResponse, Details, Empty, HashRequest, MESSAGE_LEN_MAX, RemoveResponse,
+    UpdateRequest, UpdateStatus, VersionResponse,
+};
+use super::session::{Refused, Session};
+use anyhow::Context as _;
+use prost::Message;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::server::TcpIncoming;
+use tonic_prost::ProstCodec;
+
+/// How long to go on trying to listen: a daemon that was told to end may hold the port so long.
+const BIND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long calls have to be answered at the end.
+const STOP_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Listens on one of `addrs`, and tries again for some seconds while all are taken.
+///
+/// # Errors
+/// If they stay taken, or cannot be listened on at all.
+pub(super) fn bind(addrs: &[SocketAddr], stop: &AtomicUsize) -> io::Result<TcpListener> {
+    let begin = Instant::now();
+    loop {
+        match TcpListener::bind(addrs) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && begin.elapsed() < BIND_TIME_MAX
+                    && stop.load(Ordering::Relaxed) == 0 =>
+            {
+                thread::sleep(Duration::from_millis(100));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The running service. Dropping it answers what was asked, and ends it.
+pub(super) struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Answers calls about `session` on `listener`; with `status_only` those that change something
+    /// are refused.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub(super) fn start(
+        listener: TcpListener,
+        session: Arc<Session>,
+        status_only: bool,
+    ) -> anyhow::Result<Server> {
+        listener.set_nonblocking(true).context("prepare the socket of the gRPC service")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .thread_name("grpc call")
+            .max_blocking_threads(8)
+            .build()
+            .context("start the gRPC service")?;
+        let (stop, stopped) = oneshot::channel();
+        let calls = Calls { session, status_only };
+        let thread = thread::Builder::new()
+            .name("grpc".to_owned())
+            .spawn(move || {
+                runtime.block_on(serve(listener, calls, stopped));
+                // A device that does not answer must not keep the program from ending.
+                runtime.shutdown_background();
+            })
+            .context("start the thread `grpc`")?;
+        Ok(Server { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(listener: TcpListener, calls: Calls, stopped: oneshot::Receiver<()>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let (stopping, tell) = oneshot::channel();
+    let signal = async move {
+        // It is dropped, not sent.
+        let _ = stopped.await;
+        let _ = stopping.send(());
+    };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(WINDOW_LEN)
+        .initial_connection_window_size(WINDOW_LEN)
+        .serve_with_incoming_shutdown(calls, incoming, signal);
+    let deadline = async {
+        let _ = tell.await;
+        tokio::time::sleep(STOP_TIME_MAX).await;
+    };
+    tokio::select! {
+        _ = server => {}
+        () = deadline => {}
+    }
+}
+
+/// Torrents of many megabytes come in one message: larger windows need fewer round trips.
+const WINDOW_LEN: u32 = 1 << 20;
+
+/// Takes calls.
+#[derive(Clone)]
+struct Calls {
+    session: Arc<Session>,
+    status_only: bool,
+}
+
+type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl tower_service::Service<http::Request<Body>> for Calls {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let Calls { session, status_only } = self.clone();
+        Box::pin(async move { Ok(answer(session, status_only, request).await) })
+    }
+}
+
+async fn answer(
+    session: Arc<Session>,
+    status_only: bool,
+    request: http::Request<Body>,
+) -> http::Response<Body> {
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
+        "/ezio.EZIO/GetTorrentStatus" => unary(session, request, status).await,
+        "/ezio.EZIO/GetVersion" => unary(session, request, |_, _: Empty| Ok(version())).await,
+        "/ezio.Node/GetDetails" => unary(session, request, details).await,
+        _ if status_only => {
+            Status::unimplemented("this EZIO was started for its torrents only").into_http()
+        }
+        "/ezio.EZIO/Shutdown" => unary(session, request, shutdown).await,
+        "/ezio.EZIO/AddTorrent" => unary(session, request, add).await,
+        "/ezio.EZIO/PauseTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, true))).await,
+        "/ezio.EZIO/ResumeTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, false))).await,
+        "/ezio.Node/Remove" => unary(session, request, remove).await,
+        _ => Status::unimplemented("neither ezio.EZIO nor ezio.Node has such a call").into_http(),
+    }
+}
+
+fn status(session: &Session, request: UpdateRequest) -> Result<UpdateStatus, Status> {
+    let wanted: Vec<String> = request.hashes.iter().map(|hash| hash.to_lowercase()).collect();
+    let mut status = UpdateStatus::default();
+    for torrent in session.torrents() {
+        if wanted.is_empty() || wanted.contains(&torrent.hash) {
+            status.hashes.push(torrent.hash.clone());
+            status.torrents.insert(torrent.hash.clone(), torrent);
+        }
+    }
+    Ok(status)
+}
+
+fn details(session: &Session, request: UpdateRequest) -> Result<Details, Status> {
+    let wanted: Vec<String> = request.hashes.iter().map(|hash| hash.to_lowercase()).collect();
+    let mut torrents = session.details();
+    torrents.retain(|torrent| wanted.is_empty() || wanted.contains(&torrent.hash));
+    Ok(Details { torrents })
+}
+
+fn remove(session: &Session, request: HashRequest) -> Result<RemoveResponse, Status> {
+    Ok(RemoveResponse { removed: session.remove(&request.hash.to_lowercase()) })
+}
+
+fn version() -> VersionResponse {
+    VersionResponse { version: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+fn shutdown(session: &Session, _: Empty) -> Result<Empty, Status> {
+    session.stop();
+    Ok(Empty {})
+}
+
+fn add(session: &Session, request: AddRequest) -> Result<AddResponse, Status> {
+    match session.add(request.torrent, request.save_path.as_ref(), request.seeding_mode) {
+        Ok(()) => Ok(AddResponse { result: true }),
+        // What the C++ EZIO answers to a bad torrent.
+        Err(Refused::Torrent(why)) => Err(Status::unavailable(format!("{why:#}"))),
+        Err(Refused::Path(why)) => Err(Status::failed_precondition(format!("{why:#}"))),
+        Err(Refused::Twice(why)) => Err(Status::already_exists(why)),
+    }
+}
+
+/// A torrent that is not known is none that could be paused: nobody minds.
+fn pause(session: &Session, request: &HashRequest, paused: bool) -> Empty {
+    session.pause(&request.hash.to_lowercase(), paused);
+    Empty {}
+}
+
+async fn unary<M1, M2>(
+    session: Arc<Session>,
+    request: http::Request<Body>,
+    work: fn(&Session, M1) -> Result<M2, Status>,
+) -> http::Response<Body>
+where
+    M1: Message + Default + Send + 'static,
+    M2: Message + Default + Send + 'static,
+{
+    tonic::server::Grpc::new(ProstCodec::<M2, M1>::default())
+        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_MAX)
+        .unary(Unary { session, work }, request)
+        .await
+}
+
+/// One call, on a thread that may wait.
+struct Unary<M1, M2> {
+    session: Arc<Session>,
+    work: fn(&Session, M1) -> Result<M2, Status>,
+}
+
+impl<M1: Send + 'static, M2: Send + 'static> tower_service::Service<tonic::Request<M1>>
+    for Unary<M1, M2>
+{
+    type Response = tonic::Response<M2>;
+    type Error = Status;
+    type Future = Answer<Self::Response, Status>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<M1>) -> Self::Future {
+        let (session, work) = (Arc::clone(&self.session), self.work);
+        Box::pin(async move {
+            let done = tokio::task::spawn_blocking(move || work(&session, request.into_inner()));
+            // It fails only if the work panicked.
+            let answer = done.await.map_err(|e| Status::internal(e.to_string()))?;
+            answer.map(tonic::Response::new)
+        })
+    }
+}
