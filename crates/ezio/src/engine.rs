@@ -26,7 +26,7 @@ mod writer;
 use crate::store::{Store, StoreError, Target};
 use connect::Connector;
 use disk::Disk;
-use pieces::{Buffer, Piece};
+use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -293,12 +293,24 @@ struct Carried {
     target: Option<Arc<dyn Target>>,
     have: Have,
     memory: Memory,
+    arriving: Arriving,
     /// Bytes of blocks received and sent.
     received: AtomicU64,
     sent: AtomicU64,
 }
 
 impl Carried {
+    /// Whether all of `block` can be sent.
+    fn is_ready(&self, block: &Block) -> bool {
+        self.have.has(block.piece)
+            || self.arriving.has(block.piece, block.begin..block.begin.saturating_add(block.len))
+    }
+
+    /// Whether `piece` can be asked for: it is here, or comes in.
+    fn is_served(&self, piece: u32) -> bool {
+        self.have.has(piece) || self.arriving.has_some(piece)
+    }
+
     fn piece_start(&self, piece: u32) -> u64 {
         u64::from(piece) * u64::from(self.metainfo.piece_len())
     }

@@ -46,14 +46,31 @@ impl Disk {
         (image.len - begin).min(u64::from(image.piece_len)) as u32
     }
 
-    /// Whether `block` is inside a piece that may be served.
+    /// Whether `block` is inside a piece that may be served, now or as it comes in.
     pub(crate) fn serves(&self, torrent: usize, block: Block) -> bool {
         let (_, pieces) = &self.images[torrent];
-        matches!(pieces.get(block.piece as usize), Some(Piece::Verified | Piece::Stored))
+        !matches!(pieces.get(block.piece as usize), None | Some(Piece::Nothing))
             && block
                 .begin
                 .checked_add(block.len)
                 .is_some_and(|end| end <= self.size(torrent, block.piece))
+    }
+
+    /// Whether all of `block`, which is served, is here.
+    pub(crate) fn ready(&self, torrent: usize, block: &Block) -> bool {
+        match &self.images[torrent].1[block.piece as usize] {
+            Piece::Nothing => false,
+            Piece::Partly(units, _) => (block.begin / UNIT
+                ..(block.begin + block.len).div_ceil(UNIT))
+                .all(|unit| units.has(unit)),
+            Piece::Hashing { .. } | Piece::Verified | Piece::Stored => true,
+        }
+    }
+
+    /// Whether what is here of a piece is wrong.
+    pub(crate) fn is_wrong(&self, torrent: usize, piece: u32) -> bool {
+        let piece = &self.images[torrent].1[piece as usize];
+        matches!(piece, Piece::Partly(_, true) | Piece::Hashing { right: false })
     }
 
     /// Keeps the first copy of every unit.

@@ -52,7 +52,8 @@ pub(crate) struct Packet {
 #[derive(Debug)]
 enum Load {
     Control(Vec<u8>),
-    Data(Run),
+    /// Whether it was wrong when it was sent.
+    Data(Run, bool),
 }
 
 impl Conn {
@@ -93,7 +94,15 @@ impl World {
             end.in_control_line = true;
             port.control_line.push_back(conn);
         }
-        if end.outbox.has_blocks() && end.in_window < self.config.window && !end.in_line {
+        let torrent = self.conns[conn].torrent;
+        let disk = &self.nodes[node].disk;
+        let end = &mut self.conns[conn].ends[side];
+        let ready = end.outbox.has_ready(|block| disk.ready(torrent, block));
+        if end.outbox.has_blocks() && !ready {
+            self.nodes[node].waiting.insert(conn);
+        }
+        let port = &mut self.nodes[node].port;
+        if ready && end.in_window < self.config.window && !end.in_line {
             end.in_line = true;
             port.line.push_back(conn);
         }
@@ -128,12 +137,11 @@ impl World {
             if !link.up || stalled || end.in_window >= self.config.window {
                 continue;
             }
-            let Some(run) = end.outbox.take(self.config.quantum) else { continue };
+            let disk = &self.nodes[node].disk;
+            let ready = |block: &Block| disk.ready(link.torrent, block);
+            let Some(run) = end.outbox.take(self.config.quantum, ready) else { continue };
             end.in_window += 1;
-            for block in run.blocks() {
-                let serves = self.nodes[node].disk.serves(link.torrent, block);
-                assert!(serves, "node {node} sends what it does not have: {block:?}");
-            }
+            let wrong = disk.is_wrong(link.torrent, run.piece);
             self.nodes[node].port.sending = true;
             if node == 0 {
                 self.report.source_sent += u64::from(run.len);
@@ -141,7 +149,7 @@ impl World {
             self.tell(node, Event::Served(peer_id(conn), run.len.into()));
             let span = u64::from(run.len) * 1_000_000_000 / self.config.nodes[node].up;
             self.plan_in(span, What::Sent(node));
-            let packet = Packet { conn, side, load: Load::Data(run) };
+            let packet = Packet { conn, side, load: Load::Data(run, wrong) };
             self.plan_in(span + self.config.latency_ns, What::Arrive(packet));
             self.line_up(conn, side);
             return;
@@ -185,7 +193,7 @@ impl World {
                         self.hear(packet.conn, 1 - packet.side, bytes);
                     }
                 }
-                Load::Data(run) => {
+                Load::Data(run, _) => {
                     let rate = self.config.nodes[node].down;
                     self.nodes[node].port.taking = Some(packet);
                     self.plan_in(u64::from(run.len) * 1_000_000_000 / rate, What::Taken(node));
@@ -196,11 +204,15 @@ impl World {
 
     pub(crate) fn on_taken(&mut self, node: usize) {
         let Some(Packet { conn, side, load }) = self.nodes[node].port.taking.take() else { return };
-        if let Load::Data(run) = load
+        if let Load::Data(run, wrong) = load
             && self.conns[conn].up
         {
             self.plan_in(self.config.latency_ns, What::Acked(conn, side));
-            run.blocks().for_each(|block| self.receive(conn, 1 - side, block));
+            run.blocks().for_each(|block| self.receive(conn, 1 - side, block, wrong));
+            for waiting in core::mem::take(&mut self.nodes[node].waiting) {
+                let side = self.conns[waiting].side_of(node);
+                self.line_up(waiting, side);
+            }
         }
         self.take_next(node);
     }
@@ -213,7 +225,7 @@ impl World {
     }
 
     /// A block is here: kept if it is still expected.
-    fn receive(&mut self, conn: usize, side: usize, block: Block) {
+    fn receive(&mut self, conn: usize, side: usize, block: Block, wrong: bool) {
         let link = &mut self.conns[conn];
         let node = link.nodes[side];
         if !link.ends[side].expected.remove(&block) {
@@ -221,7 +233,7 @@ impl World {
             return;
         }
         let liar = self.config.faults.liars.contains(&link.nodes[1 - side]);
-        let wrong = liar || self.random.chance(self.config.faults.corrupt_per_million);
+        let wrong = wrong || liar || self.random.chance(self.config.faults.corrupt_per_million);
         self.nodes[node].disk.receive(link.torrent, block, wrong);
         let Block { piece, begin, len } = block;
         self.tell(node, Event::Received { peer: peer_id(conn), piece, begin, len });

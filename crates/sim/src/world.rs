@@ -41,6 +41,8 @@ pub(crate) struct Node {
     finished: BTreeSet<TorrentId>,
     /// Other machine and torrent of each connection that is up.
     pub(crate) links: BTreeSet<(usize, usize)>,
+    /// Connections with blocks to send that are not here yet.
+    pub(crate) waiting: BTreeSet<usize>,
 }
 
 /// What can be planned.
@@ -74,6 +76,7 @@ impl World {
             tick_at: Time::NEVER,
             finished: BTreeSet::new(),
             links: BTreeSet::new(),
+            waiting: BTreeSet::new(),
         });
         let report = Report {
             finished: vec![None; config.nodes.len()],
@@ -318,13 +321,30 @@ impl World {
                 self.plan(at, What::Stored(node, life, id, piece));
             }
             Action::Release(..) => {}
-            Action::Discard(id, piece) => self.nodes[node].disk.discard(id.0 as usize, piece),
+            Action::Discard(id, piece) => self.discard(node, id, piece),
             Action::Finished(id) => self.finish(node, id),
             Action::Close(peer, why) => {
                 self.report.closed.push((node, why));
                 self.hang_up(peer.0 as usize, Some(node));
             }
             Action::MorePeers(id) => self.dial(node, id.0 as usize, 2),
+        }
+    }
+
+    /// Throws away what came of a piece, and the requests of those who were to have it.
+    fn discard(&mut self, node: usize, id: TorrentId, piece: u32) {
+        self.nodes[node].disk.discard(id.0 as usize, piece);
+        for conn in 0..self.conns.len() {
+            let link = &mut self.conns[conn];
+            if !link.up || link.torrent != id.0 as usize || !link.nodes.contains(&node) {
+                continue;
+            }
+            let side = link.side_of(node);
+            let dropped = link.ends[side].outbox.drop_piece(piece);
+            if dropped > 0 {
+                self.tell(node, Event::Dropped(peer_id(conn), dropped));
+                self.line_up(conn, side);
+            }
         }
     }
 

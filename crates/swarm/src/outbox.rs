@@ -76,10 +76,16 @@ impl Outbox {
         !self.control.is_empty()
     }
 
-    /// Whether blocks wait.
+    /// Whether blocks wait, ready to be sent or not.
     #[must_use]
     pub fn has_blocks(&self) -> bool {
         !self.requests.is_empty()
+    }
+
+    /// Whether a block waits that is `ready` to be sent.
+    #[must_use]
+    pub fn has_ready(&self, ready: impl Fn(&Block) -> bool) -> bool {
+        self.requests.iter().any(ready)
     }
 
     /// Allows `bytes` more to be asked for; `u64::MAX` for all that comes.
@@ -139,13 +145,15 @@ impl Outbox {
         u64::from(block.len)
     }
 
-    /// Takes the longest run of consecutive, equally long blocks at the head of the queue that has
-    /// at most `bytes_max` bytes, but at least one block.
-    pub fn take(&mut self, bytes_max: u32) -> Option<Run> {
-        let first = self.requests.pop_front()?;
+    /// Takes the longest run of consecutive, equally long blocks, of those that are `ready` the first
+    /// in the queue, that has at most `bytes_max` bytes, but at least one block.
+    pub fn take(&mut self, bytes_max: u32, ready: impl Fn(&Block) -> bool) -> Option<Run> {
+        let at = self.requests.iter().position(&ready)?;
+        let first = self.requests.remove(at)?;
         let mut run =
             Run { piece: first.piece, begin: first.begin, len: first.len, block: first.len };
-        while let Some(next) = self.requests.front()
+        while let Some(next) = self.requests.get(at)
+            && ready(next)
             && next.piece == run.piece
             && run.begin.checked_add(run.len) == Some(next.begin)
             && next.len <= run.block
@@ -153,7 +161,7 @@ impl Outbox {
             && run.len.checked_add(next.len).is_some_and(|len| len <= bytes_max)
         {
             run.len += next.len;
-            self.requests.pop_front();
+            self.requests.remove(at);
         }
         Some(run)
     }
@@ -202,7 +210,7 @@ mod tests {
             let block = Block { piece, begin: begin * K, len: len * K };
             assert_eq!(outbox.request(block), Ok(()));
         }
-        let taken: Vec<_> = core::iter::from_fn(|| outbox.take(max * K)).collect();
+        let taken: Vec<_> = core::iter::from_fn(|| outbox.take(max * K, |_| true)).collect();
         let wanted: Vec<_> = runs
             .iter()
             .map(|&(piece, begin, len, block)| Run {
@@ -238,7 +246,7 @@ mod tests {
         outbox.allow(u64::MAX);
         assert_eq!((outbox.request(block), outbox.cancel(block)), (Ok(()), u64::from(K)));
         assert_eq!(outbox.cancel(block), 0);
-        assert_eq!(outbox.take(K), None);
+        assert_eq!(outbox.take(K, |_| true), None);
         let mut bytes = Vec::new();
         assert!(outbox.take_control(&mut bytes));
         for _ in 0..4 {

@@ -30,9 +30,9 @@ impl Candidate {
 pub(crate) fn pick(
     open: &Bitfield,
     had: &Bitfield,
-    candidate: impl Fn(u32) -> Candidate,
+    candidate: impl Fn(u32) -> Option<Candidate>,
 ) -> Option<u32> {
-    let best = open.iter_both(had).map(candidate).min_by_key(Candidate::rank)?;
+    let best = open.iter_both(had).filter_map(candidate).min_by_key(Candidate::rank)?;
     Some(best.piece)
 }
 
@@ -63,11 +63,13 @@ mod tests {
                 open.remove(piece);
             }
         }
-        let picked = pick(&open, &had, |piece| Candidate {
-            piece,
-            started: started[piece as usize],
-            mine: true,
-            copies: copies[piece as usize].map_or(0, |c| c as u16),
+        let picked = pick(&open, &had, |piece| {
+            Some(Candidate {
+                piece,
+                started: started[piece as usize],
+                mine: true,
+                copies: copies[piece as usize].map_or(0, |c| c as u16),
+            })
         });
         assert_eq!(picked, wanted);
     }

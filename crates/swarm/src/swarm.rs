@@ -77,8 +77,8 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             node: 0,
-            slots: 5,
-            in_flight: (7, 16),
+            slots: 8,
+            in_flight: (12, 16),
             budget: 128 << 20,
             uplink: 0,
             downlink: 0,

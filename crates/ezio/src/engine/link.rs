@@ -30,6 +30,8 @@ pub(super) struct Link {
     /// more and answers nothing.
     expected: Mutex<Vec<Run>>,
     closed: AtomicBool,
+    /// The writer sleeps, and there are blocks it could send if they were here.
+    waits: AtomicBool,
     /// When the last block came or went, or it was made.
     used: Mutex<Instant>,
 }
@@ -55,6 +57,7 @@ impl Link {
             changed: Condvar::new(),
             expected: Mutex::default(),
             closed: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
         }
     }
@@ -92,7 +95,10 @@ impl Link {
     /// Waits until there is something to send. `None` once the link is closed.
     pub(super) fn wait(&self, keep_alive: Duration) -> Option<MutexGuard<'_, Outbox>> {
         let idle = |outbox: &mut Outbox| {
-            !outbox.has_control() && !outbox.has_blocks() && !self.is_closed()
+            // Said before it looks, so that a block that comes meanwhile is seen or wakes it.
+            self.waits.store(outbox.has_blocks(), Ordering::SeqCst);
+            let ready = outbox.has_ready(|block| self.torrent.is_ready(block));
+            !outbox.has_control() && !ready && !self.is_closed()
         };
         let (mut outbox, waited) = self
             .changed
@@ -102,6 +108,15 @@ impl Link {
             outbox.say(&Message::KeepAlive);
         }
         (!self.is_closed()).then_some(outbox)
+    }
+
+    /// A block came that the writer may wait for.
+    pub(super) fn wake_if_waiting(&self) {
+        if self.waits.swap(false, Ordering::SeqCst) {
+            // It has looked, and sleeps once it lets go of this.
+            drop(self.lock_outbox());
+            self.changed.notify_one();
+        }
     }
 
     /// Asks for a run: its blocks are expected from now on.

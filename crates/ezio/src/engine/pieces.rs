@@ -132,7 +132,91 @@ impl Assembly {
     }
 }
 
-/// A whole piece in memory.
+impl Assembly {
+    /// What covers `range`; `None` if some of it has not come.
+    fn part(&self, range: Range<u32>) -> Option<Piece> {
+        if !self.gaps(range.clone()).is_empty() {
+            return None;
+        }
+        let before = self.parts.range(..range.start).next_back();
+        let parts = before.into_iter().chain(self.parts.range(range));
+        Some(Piece { parts: parts.map(|(&start, part)| (start, part.clone())).collect() })
+    }
+}
+
+/// Pieces that come in or are being hashed. What has come of them is passed on to our own nodes.
+#[derive(Debug, Default)]
+pub(super) struct Arriving(Mutex<BTreeMap<u32, Unverified>>);
+
+#[derive(Debug)]
+enum Unverified {
+    Parts(Assembly),
+    Whole(Arc<Piece>),
+}
+
+impl Arriving {
+    /// Takes in a block of `piece` that begins at `begin` of it.
+    pub(super) fn insert(&self, piece: u32, begin: u32, buffer: Buffer) {
+        let mut pieces = self.lock();
+        let entry = pieces.entry(piece).or_insert_with(|| Unverified::Parts(Assembly::default()));
+        if let Unverified::Parts(assembly) = entry {
+            assembly.insert(begin, buffer);
+        }
+    }
+
+    /// All `len` bytes of a piece that is whole now. It stays here until it is taken or discarded.
+    ///
+    /// # Panics
+    /// See [`Assembly::finish`].
+    pub(super) fn finish(&self, piece: u32, len: u32) -> Option<Arc<Piece>> {
+        let mut pieces = self.lock();
+        let Some(Unverified::Parts(assembly)) = pieces.get_mut(&piece) else { return None };
+        let whole = Arc::new(std::mem::take(assembly).finish(len));
+        pieces.insert(piece, Unverified::Whole(Arc::clone(&whole)));
+        Some(whole)
+    }
+
+    /// The whole piece, if that is what is here.
+    pub(super) fn whole(&self, piece: u32) -> Option<Arc<Piece>> {
+        match self.lock().get(&piece) {
+            Some(Unverified::Whole(whole)) => Some(Arc::clone(whole)),
+            _ => None,
+        }
+    }
+
+    /// Forgets what came of a piece.
+    pub(super) fn remove(&self, piece: u32) {
+        self.lock().remove(&piece);
+    }
+
+    /// Whether something has come of a piece.
+    pub(super) fn has_some(&self, piece: u32) -> bool {
+        self.lock().contains_key(&piece)
+    }
+
+    /// Whether all of a range of a piece has come.
+    pub(super) fn has(&self, piece: u32, range: Range<u32>) -> bool {
+        match self.lock().get(&piece) {
+            Some(Unverified::Parts(assembly)) => assembly.gaps(range).is_empty(),
+            Some(Unverified::Whole(_)) => true,
+            None => false,
+        }
+    }
+
+    /// What covers a range of a piece, if all of that has come.
+    pub(super) fn get(&self, piece: u32, range: Range<u32>) -> Option<Arc<Piece>> {
+        match self.lock().get(&piece)? {
+            Unverified::Parts(assembly) => assembly.part(range).map(Arc::new),
+            Unverified::Whole(whole) => Some(Arc::clone(whole)),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Unverified>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A piece in memory, or as much of it as was asked for.
 #[derive(Debug)]
 pub(super) struct Piece {
     /// With the offset of each in the piece, ascending, without gaps.
@@ -187,6 +271,36 @@ mod tests {
                 assert_eq!(found, whole[start as usize..end as usize], "{start}..{end}");
             }
         }
+    }
+
+    #[test]
+    fn what_has_come_can_be_passed_on_before_the_piece_is_whole() {
+        let pool = Arc::new(Pool::default());
+        let arriving = Arriving::default();
+        let come = |begin: u32, byte: u8| {
+            let mut buffer = pool.get(10);
+            buffer.bytes_mut().fill(byte);
+            arriving.insert(3, begin, buffer);
+        };
+        let part = |range: Range<u32>| {
+            let found = arriving.get(3, range.clone());
+            assert_eq!(found.is_some(), arriving.has(3, range.clone()), "{range:?}");
+            found.map(|piece| piece.slices(range).concat())
+        };
+        assert!(!arriving.has_some(3) && part(0..1).is_none());
+        come(10, 2);
+        assert!(arriving.has_some(3) && part(5..15).is_none() && part(15..25).is_none());
+        assert_eq!(part(12..18), Some(vec![2; 6]));
+        come(0, 1);
+        assert_eq!(part(5..15), Some([[1; 5], [2; 5]].concat()));
+        assert!(arriving.whole(3).is_none());
+        let whole = arriving.finish(3, 20).expect("it came");
+        assert_eq!(whole.all().concat(), [[1; 10], [2; 10]].concat());
+        assert!(arriving.finish(3, 20).is_none(), "it is whole already");
+        assert_eq!(part(5..15), Some([[1; 5], [2; 5]].concat()), "while it is hashed");
+        assert!(arriving.whole(3).is_some());
+        arriving.remove(3);
+        assert!(!arriving.has_some(3) && part(0..1).is_none());
     }
 
     #[test]

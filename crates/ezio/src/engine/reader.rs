@@ -166,7 +166,7 @@ impl Reader<'_> {
         if !inside || block.len == 0 || block.len > BLOCK_LEN_MAX {
             return Err(io::Error::other("it asked for bytes that no piece has"));
         }
-        if !torrent.have.has(block.piece) {
+        if !torrent.is_served(block.piece) {
             self.link.with_outbox(|outbox| outbox.reject(block));
             return Ok(());
         }

@@ -6,7 +6,7 @@
 use super::connect::Connector;
 use super::disk::{Disk, Job as DiskJob};
 use super::link::Link;
-use super::pieces::{Assembly, Buffer, Piece, Pool};
+use super::pieces::{Arriving, Buffer, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
     node_of, or_abort, reader, recheck, writer,
@@ -36,10 +36,8 @@ pub(super) struct Scheduler {
     notices: Box<dyn Fn(Notice) + Send>,
     torrents: BTreeMap<TorrentId, Arc<Carried>>,
     links: BTreeMap<PeerId, Arc<Link>>,
-    /// Pieces of which some bytes have come.
-    assemblies: BTreeMap<(TorrentId, u32), Assembly>,
-    /// Pieces that are being hashed.
-    whole: BTreeMap<(TorrentId, u32), Arc<Piece>>,
+    /// What is to be told to the swarm when its actions are done.
+    later: Vec<Event>,
     addresses: BTreeMap<(TorrentId, SocketAddr), Address>,
     next_torrent: u32,
     next_peer: u32,
@@ -135,8 +133,7 @@ impl Scheduler {
             notices,
             torrents: BTreeMap::new(),
             links: BTreeMap::new(),
-            assemblies: BTreeMap::new(),
-            whole: BTreeMap::new(),
+            later: Vec::new(),
             addresses: BTreeMap::new(),
             next_torrent: 0,
             next_peer: 0,
@@ -239,7 +236,14 @@ impl Scheduler {
     fn handle(&mut self, event: Event) {
         let mut actions = Vec::new();
         self.swarm.handle(self.now(), event, &mut actions);
+        self.act_all(actions);
+    }
+
+    fn act_all(&mut self, actions: Vec<Action>) {
         actions.into_iter().for_each(|action| self.act(action));
+        while let Some(event) = self.later.pop() {
+            self.handle(event);
+        }
     }
 
     fn act(&mut self, action: Action) {
@@ -266,8 +270,7 @@ impl Scheduler {
                 }
             }
             Action::Discard(torrent, piece) => {
-                self.assemblies.remove(&(torrent, piece));
-                self.whole.remove(&(torrent, piece));
+                self.discard(torrent, piece);
             }
             Action::Finished(torrent) => {
                 if let Some(carried) = self.torrents.get(&torrent)
@@ -327,6 +330,7 @@ impl Scheduler {
             target,
             have,
             memory: Memory::default(),
+            arriving: Arriving::default(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
@@ -355,8 +359,6 @@ impl Scheduler {
         self.handle(Event::Remove(id));
         self.torrents.remove(&id);
         self.addresses.retain(|(torrent, _), _| *torrent != id);
-        self.assemblies.retain(|(torrent, _), _| *torrent != id);
-        self.whole.retain(|(torrent, _), _| *torrent != id);
     }
 
     /// Has the pieces `check` looked at; the others are missing.
@@ -395,38 +397,47 @@ impl Scheduler {
     fn block(&mut self, peer: PeerId, block: Block, buffer: Buffer) {
         let Some(link) = self.links.get(&peer) else { return };
         link.touch();
-        let key = (link.torrent.id, block.piece);
+        let carried = Arc::clone(&link.torrent);
         let wasted = self.swarm.totals().wasted;
         let Block { piece, begin, len } = block;
         let mut actions = Vec::new();
         self.swarm.handle(self.now(), Event::Received { peer, piece, begin, len }, &mut actions);
         // The swarm keeps the first copy of a block, and only of what it waits for.
         if self.swarm.totals().wasted == wasted {
-            self.assemblies.entry(key).or_default().insert(begin, buffer);
+            carried.arriving.insert(piece, begin, buffer);
+            let waiting = self.links.values().filter(|link| link.torrent.id == carried.id);
+            waiting.for_each(|link| link.wake_if_waiting());
         }
-        actions.into_iter().for_each(|action| self.act(action));
+        self.act_all(actions);
+    }
+
+    /// Throws away what came of a piece. Who was to have it from here gets it elsewhere.
+    fn discard(&mut self, torrent: TorrentId, piece: u32) {
+        let Some(carried) = self.torrents.get(&torrent) else { return };
+        carried.arriving.remove(piece);
+        for (&peer, link) in self.links.iter().filter(|(_, link)| link.torrent.id == torrent) {
+            let dropped = link.with_outbox(|outbox| outbox.drop_piece(piece));
+            if dropped > 0 {
+                self.later.push(Event::Dropped(peer, dropped));
+            }
+        }
     }
 
     fn verify(&mut self, torrent: TorrentId, piece: u32) {
         let Some(carried) = self.torrents.get(&torrent) else { return };
-        let (Some(assembly), Some(len)) =
-            (self.assemblies.remove(&(torrent, piece)), carried.piece_len(piece))
-        else {
-            return;
-        };
-        let whole = Arc::new(assembly.finish(len));
-        self.whole.insert((torrent, piece), Arc::clone(&whole));
-        self.disk.push(DiskJob::Verify(Arc::clone(carried), piece, whole));
+        let Some(len) = carried.piece_len(piece) else { return };
+        if let Some(whole) = carried.arriving.finish(piece, len) {
+            self.disk.push(DiskJob::Verify(Arc::clone(carried), piece, whole));
+        }
     }
 
     fn store(&mut self, torrent: TorrentId, piece: u32) {
-        let (Some(carried), Some(whole)) =
-            (self.torrents.get(&torrent), self.whole.remove(&(torrent, piece)))
-        else {
-            return;
-        };
+        let Some(carried) = self.torrents.get(&torrent) else { return };
+        let Some(whole) = carried.arriving.whole(piece) else { return };
         carried.memory.insert(piece, Arc::clone(&whole));
         carried.have.insert(piece);
+        // Only now: a writer that does not find it here looks there next.
+        carried.arriving.remove(piece);
         self.disk.push(DiskJob::Store(Arc::clone(carried), piece, whole));
     }
 

@@ -5,10 +5,12 @@
 
 use super::link::Link;
 use super::pace::{self, Pace};
+use super::pieces::Piece;
 use super::throttle::Limits;
 use super::{Input, Inputs, Shared};
 use socket2::SockRef;
 use std::io::{self, IoSlice, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use swarm::outbox::Run;
@@ -45,7 +47,7 @@ impl Writer<'_> {
         let run_len = self.limits.map_or(pace::MOST, |limits| limits.block_max);
         while let Some(mut outbox) = self.link.wait(KEEP_ALIVE) {
             outbox.take_control(&mut self.control);
-            let run = outbox.take(run_len);
+            let run = outbox.take(run_len, |block| self.link.torrent.is_ready(block));
             drop(outbox);
             self.say()?;
             if let Some(run) = run {
@@ -66,7 +68,11 @@ impl Writer<'_> {
     }
 
     fn blocks(&mut self, run: Run) -> io::Result<()> {
-        let in_memory = self.link.torrent.memory.get(run.piece);
+        let in_memory = self.in_memory(run);
+        if in_memory.is_none() && !self.link.torrent.have.has(run.piece) {
+            self.drop_run(run);
+            return Ok(());
+        }
         let mut disk = std::mem::take(&mut self.disk);
         if in_memory.is_none() {
             // A run has at most 1 MiB.
@@ -95,6 +101,23 @@ impl Writer<'_> {
         }
         self.disk = disk;
         Ok(())
+    }
+
+    /// What is in memory of a run: verified, or as it comes in.
+    fn in_memory(&self, run: Run) -> Option<Arc<Piece>> {
+        let torrent = &self.link.torrent;
+        let verified = || torrent.memory.get(run.piece);
+        let arriving = || torrent.arriving.get(run.piece, run.begin..run.begin + run.len);
+        // It may have been verified between the first look and the second.
+        verified().or_else(arriving).or_else(verified)
+    }
+
+    /// The run's piece was thrown away since its blocks were taken from the outbox.
+    fn drop_run(&self, run: Run) {
+        self.link.with_outbox(|outbox| {
+            super::link::blocks(run).for_each(|block| outbox.reject(block));
+        });
+        self.inputs.send(Input::Event(Event::Dropped(self.link.id, run.len.into())));
     }
 
     /// Sends some blocks, and before them what has been said since the last ones.

@@ -5,7 +5,7 @@ use crate::image::{Image, PIECE};
 use crate::peer::{Conn, Listener, Skill, id};
 use crate::world::{Count, World, check, linger};
 use std::io;
-use swarm::wire::extension::{Grant, Hello, XG_ID, Xg};
+use swarm::wire::extension::{Coming, Grant, Hello, XG_ID, Xg};
 use swarm::wire::{Block, Message};
 
 /// Exchanges handshakes and says that it has everything, and may be asked.
@@ -370,8 +370,56 @@ fn numbers_of_our_own_extension_that_nobody_can_mean() {
                 load: Some(255),
                 rate: Some(number),
                 lost: Some(u32::MAX),
+                coming: Some(Coming { piece: u32::MAX, hops: u8::MAX }),
             })?;
         }
+        deeds.add();
+        linger(conn)
+    });
+}
+
+/// Offers every piece as it comes in, and grants turns.
+fn offer_all(conn: &mut Conn, image: &Image) -> io::Result<()> {
+    conn.handshake()?;
+    conn.greet(image.info_hash(), id(7), Skill::Extended)?;
+    conn.say(&Message::HaveNone)?;
+    conn.hello(&Hello { xg_id: Some(XG_ID), block: 1 << 20, ..Hello::default() })?;
+    (0..image.pieces()).try_for_each(|piece| {
+        conn.xg(Xg { coming: Some(Coming { piece, hops: 1 }), ..Xg::default() })?;
+        conn.xg(grant(PIECE.into(), None))
+    })
+}
+
+#[test]
+fn pieces_that_are_passed_on_wrong() {
+    check(|mut conn, image, deeds| {
+        offer_all(&mut conn, image)?;
+        loop {
+            let block = conn.request()?;
+            conn.wrong(image, block)?;
+            deeds.add();
+        }
+    });
+}
+
+#[test]
+fn pieces_that_are_offered_and_never_come() {
+    check(|mut conn, image, deeds| {
+        offer_all(&mut conn, image)?;
+        loop {
+            conn.request()?;
+            deeds.add();
+        }
+    });
+}
+
+#[test]
+fn an_offer_that_is_taken_back_in_the_middle() {
+    check(|mut conn, image, deeds| {
+        offer_all(&mut conn, image)?;
+        let block = conn.request()?;
+        conn.right(image, block)?;
+        conn.xg(Xg { lost: Some(block.piece), ..Xg::default() })?;
         deeds.add();
         linger(conn)
     });

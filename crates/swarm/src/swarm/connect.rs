@@ -5,7 +5,7 @@ use super::torrent::Torrent;
 use super::{PeerId, Reason, Swarm, TorrentId};
 use crate::bitfield::Bitfield;
 use crate::wire::Message;
-use crate::wire::extension::{HELLO_ID, Hello, XG_ID, Xg};
+use crate::wire::extension::{Coming, HELLO_ID, Hello, XG_ID, Xg};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -76,7 +76,11 @@ impl Swarm {
             }
             Message::Interested => self.on_interested(id, true),
             Message::NotInterested => self.on_interested(id, false),
-            Message::Have(piece) if piece < peer.have.len() => self.gain(id, piece),
+            Message::Have(piece) if piece < peer.have.len() => {
+                // What it offered before is whole now.
+                peer.coming.remove(&piece);
+                self.gain(id, piece);
+            }
             Message::Have(_) => self.close(id, Reason::Nonsense("a piece behind the end")),
             // BEP 3 wants it first, if at all. aria2 sends one whenever it is shorter than the haves
             // that it stands for, so it is taken like those: it adds, and takes nothing back.
@@ -154,7 +158,10 @@ impl Swarm {
             peer.rate = rate;
         }
         if let Some(piece) = xg.lost {
-            self.lose(id, piece);
+            self.on_lost(id, piece);
+        }
+        if let Some(coming) = xg.coming {
+            self.on_coming(id, coming);
         }
         if let Some(bytes) = xg.unused {
             self.on_unused(id, bytes);
@@ -163,6 +170,36 @@ impl Swarm {
             self.on_grant(id, grant);
         }
         self.dirty = true;
+    }
+
+    /// The peer passes on a piece while it comes in. A source hears only of what has arrived.
+    fn on_coming(&mut self, id: PeerId, coming: Coming) {
+        let own = self.uplink();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(torrent) = self.torrents.get(&peer.torrent) else { return };
+        let piece = coming.piece;
+        // Through a slow link it comes slower than it can be had whole from others soon.
+        let slow = peer.rate > 0 && peer.rate.saturating_mul(2) < own;
+        let useless = torrent.injection.is_some() || coming.hops > HOPS_MAX || slow;
+        if useless || piece >= peer.have.len() || peer.have.has(piece) {
+            return;
+        }
+        self.gain(id, piece);
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.have.has(piece)
+        {
+            peer.coming.insert(piece, coming.hops);
+        }
+    }
+
+    /// A piece cannot be had from the peer any more. If we have it, it may want ours.
+    fn on_lost(&mut self, id: PeerId, piece: u32) {
+        self.lose(id, piece);
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(torrent) = self.torrents.get(&peer.torrent) else { return };
+        if !peer.source && piece < torrent.pieces() && torrent.have.has(piece) {
+            self.send(id, Message::Have(piece));
+        }
     }
 
     fn gain_all(&mut self, id: PeerId, field: &Bitfield) {
@@ -197,6 +234,7 @@ impl Swarm {
         if piece >= peer.have.len() || !peer.have.remove(piece) {
             return;
         }
+        peer.coming.remove(&piece);
         peer.wanted -= u32::from(torrent.open.has(piece));
         peer.useful -= u32::from(!torrent.have.has(piece));
         torrent.copies[piece as usize] -= 1;
@@ -271,6 +309,10 @@ fn inventory(torrent: &Torrent, fast: bool) -> Option<Message> {
 /// How long a peer that knows BEP 10 may take to say whether it knows `xg`. Nothing but its first
 /// messages is awaited meanwhile.
 const HELLO_WITHIN: Duration = Duration::from_millis(500);
+
+/// A piece that comes in is passed on by so many nodes, one after the other, before it is whole at the
+/// first of them.
+pub(super) const HOPS_MAX: u8 = 8;
 
 /// Requests we let wait, as told in the extended handshake: 8 MiB in blocks of 16 KiB.
 const REQQ: u32 = 512;

@@ -5,7 +5,7 @@ use super::peer::Peer;
 use super::torrent::{Active, State};
 use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::wire::Message;
-use crate::wire::extension::Xg;
+use crate::wire::extension::{Coming, Xg};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -88,16 +88,50 @@ impl Swarm {
             }
         }
         self.dirty = true;
+        self.announce_soon();
+    }
+
+    /// Has [`announce`](Swarm::announce) called when news were gathered for a while.
+    pub(super) fn announce_soon(&mut self) {
         let due = self.now + self.config.gather;
         self.news_at = Some(self.news_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Tells our own nodes that what came of a piece is thrown away.
+    pub(super) fn retract(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        let Some(active) = torrent.active.get_mut(&piece) else { return };
+        if !core::mem::take(&mut active.offered) {
+            return;
+        }
+        let peers: Vec<PeerId> = torrent.peers.iter().copied().collect();
+        for peer in peers {
+            if self.peers.get(&peer).is_some_and(|peer| !peer.source) {
+                self.send_xg(peer, Xg { lost: Some(piece), ..Xg::default() });
+            }
+        }
     }
 
     /// Tells peers which pieces came since they were told last, but not those who have them, unless
     /// they are sources, which must know what has arrived.
     pub(super) fn announce(&mut self) {
         self.news_at = None;
-        let mut haves = Vec::new();
+        let (mut haves, mut offers) = (Vec::new(), Vec::new());
         for torrent in self.torrents.values_mut() {
+            for piece in core::mem::take(&mut torrent.arriving) {
+                // It may have been thrown away, or be whole, since.
+                let Some(active) = torrent.active.get(&piece).filter(|active| active.offered)
+                else {
+                    continue;
+                };
+                let coming = Coming { piece, hops: active.hops };
+                for &id in &torrent.peers {
+                    let wants = |peer: &Peer| peer.is_own() && !peer.have.has(piece);
+                    if self.peers.get(&id).is_some_and(wants) {
+                        offers.push((id, coming));
+                    }
+                }
+            }
             for piece in core::mem::take(&mut torrent.news) {
                 for &id in &torrent.peers {
                     let wants = |peer: &Peer| peer.source || !peer.have.has(piece);
@@ -109,6 +143,9 @@ impl Swarm {
         }
         for (id, piece) in haves {
             self.send(id, Message::Have(piece));
+        }
+        for (id, coming) in offers {
+            self.send_xg(id, Xg { coming: Some(coming), ..Xg::default() });
         }
         self.dirty = true;
     }
@@ -147,17 +184,32 @@ impl Swarm {
     /// whole from one, and then it is clear.
     fn on_wrong(&mut self, id: TorrentId, piece: u32) {
         self.totals.corrupt += 1;
+        self.retract(id, piece);
         let Some(torrent) = self.torrents.get_mut(&id) else { return };
         *torrent.state(piece) = State::Missing;
         let units = torrent.units(piece);
         let Some(active) = torrent.active.get_mut(&piece) else { return };
         let sources: Vec<PeerId> = active.sources.iter().copied().collect();
-        *active = Active { sole: true, ..Active::new(units) };
+        let relayed = active.hops > 1;
+        *active = Active { sole: true, hops: 1, ..Active::new(units) };
         self.out.push(Action::Discard(id, piece));
         self.refresh_open(id, piece);
+        if relayed {
+            // Who passed it on could not know, and will say so when it has the piece. Next time it
+            // comes from a node that has verified it.
+            return self.lose_offers(id, piece);
+        }
         if let [source] = sources[..] {
             self.blame(source, piece);
         }
+    }
+
+    /// Forgets all offers of `piece` as it comes in.
+    fn lose_offers(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get(&id) else { return };
+        let offers = |peer: &PeerId| self.peers.get(peer).is_some_and(|peer| peer.hops(piece) > 0);
+        let peers: Vec<PeerId> = torrent.peers.iter().copied().filter(offers).collect();
+        peers.into_iter().for_each(|peer| self.lose(peer, piece));
     }
 
     /// `id` alone sent a wrong piece. It is not asked for that one for a while, as it may be the

@@ -37,6 +37,9 @@ pub(crate) struct Peer {
     pub(crate) reqq: u32,
 
     pub(crate) have: Bitfield,
+    /// Of those, pieces it passes on while they come in, and how many hops they are from a node that
+    /// has them whole.
+    pub(crate) coming: BTreeMap<u32, u8>,
     /// Pieces it has that are open here.
     pub(crate) wanted: u32,
     /// Pieces it has that are not verified here.
@@ -98,6 +101,7 @@ impl Peer {
             block: super::UNIT,
             reqq: REQQ_UNSAID,
             have: Bitfield::new(pieces),
+            coming: BTreeMap::new(),
             wanted: 0,
             useful: 0,
             bad: BTreeMap::new(),
@@ -123,6 +127,11 @@ impl Peer {
 
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.kind, Kind::Own { .. })
+    }
+
+    /// How far this peer's `piece`, which it has or offers, is from a whole one: 0 if it is whole.
+    pub(crate) fn hops(&self, piece: u32) -> u8 {
+        self.coming.get(&piece).copied().unwrap_or(0)
     }
 
     pub(crate) fn is_stranger(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The receiving side: what to ask for, from whom, and when to give up.
 
+use super::connect::HOPS_MAX;
 use super::peer::Peer;
 use super::torrent::{Active, Lease, State, Torrent, UNIT};
 use super::{Action, PeerId, Reason, Run, Swarm, TorrentId};
@@ -121,12 +122,23 @@ impl Swarm {
             return;
         }
         active.sources.insert(id);
+        let offer = !active.offered && !active.sole && active.hops <= HOPS_MAX;
+        if offer {
+            active.offered = true;
+            torrent.arriving.push(piece);
+        }
         peer.outstanding = peer.outstanding.saturating_sub(u64::from(len));
         peer.strikes = 0;
         if active.leases.len() > 1 {
             self.cancel_copies(torrent_id, piece, id, &range);
         }
         self.end_leases(torrent_id, piece);
+        // It may have come of a lease that was given up, and fill another gap.
+        self.refresh_open(torrent_id, piece);
+        if offer {
+            self.dirty = true;
+            self.announce_soon();
+        }
         self.ask_stranger(id);
     }
 
@@ -203,7 +215,9 @@ impl Swarm {
         if torrent.paused {
             return None;
         }
-        let named = named.filter(|&piece| torrent.open.has(piece) && peer.have.has(piece));
+        let named = named.filter(|&piece| {
+            torrent.open.has(piece) && peer.have.has(piece) && comes_over(torrent, peer, piece)
+        });
         let piece = named.or_else(|| self.pick(id, peer, torrent))?;
         let started = torrent.active.contains_key(&piece);
         let fits =
@@ -214,11 +228,13 @@ impl Swarm {
     fn pick(&self, _id: PeerId, peer: &Peer, torrent: &Torrent) -> Option<u32> {
         let stranger = peer.is_stranger();
         let others: Vec<u64> = if stranger { self.own_nodes(torrent) } else { Vec::new() };
-        picker::pick(&torrent.open, &peer.have, |piece| Candidate {
-            piece,
-            started: torrent.active.contains_key(&piece),
-            mine: !stranger || picker::mine(piece, self.config.node, others.iter().copied()),
-            copies: torrent.copies[piece as usize],
+        picker::pick(&torrent.open, &peer.have, |piece| {
+            comes_over(torrent, peer, piece).then(|| Candidate {
+                piece,
+                started: torrent.active.contains_key(&piece),
+                mine: !stranger || picker::mine(piece, self.config.node, others.iter().copied()),
+                copies: torrent.copies[piece as usize],
+            })
         })
     }
 
@@ -238,6 +254,9 @@ impl Swarm {
         let (units, size) = (torrent.units(piece), u64::from(torrent.size(piece)));
         let fresh = !torrent.active.contains_key(&piece);
         let active = torrent.active.entry(piece).or_insert_with(|| Active::new(units));
+        if active.hops == 0 {
+            active.hops = peer.hops(piece).saturating_add(1);
+        }
         let restart = active.sole && active.sources.iter().any(|&source| source != id);
         if restart {
             (active.units, active.sources) =
@@ -293,7 +312,8 @@ impl Swarm {
             let expected = if done == 0 { age * 4 } else { age / done * waiting };
             (alone && waiting > 0 && expected > patience).then_some(expected)
         };
-        let candidates = torrent.active.iter().filter(|(piece, _)| peer.have.has(**piece));
+        let whole = |piece: u32| peer.have.has(piece) && peer.hops(piece) == 0;
+        let candidates = torrent.active.iter().filter(|(piece, _)| whole(**piece));
         let (_, piece, active) = candidates
             .filter_map(|(&piece, active)| late(active).map(|expected| (expected, piece, active)))
             .max_by_key(|(expected, piece, _)| (*expected, *piece))?;
@@ -497,6 +517,10 @@ impl Swarm {
         for (id, piece) in stalled {
             self.totals.stalled += 1;
             self.drop_lease(id, piece, true);
+            if self.peers.get(&id).is_some_and(|peer| peer.hops(piece) > 0) {
+                self.end_offer(id, piece);
+                continue;
+            }
             let Some(peer) = self.peers.get_mut(&id) else { continue };
             if self.now < peer.avoid_until {
                 // The others of its leases stalled in the same silence.
@@ -507,6 +531,17 @@ impl Swarm {
             if peer.strikes >= STRIKES {
                 self.close(id, Reason::Silent);
             }
+        }
+    }
+
+    /// A peer that passes a piece on got no more of it: it waits itself, which is no fault of its
+    /// own, unless that is all that ever comes of it. It will say when it has the piece.
+    fn end_offer(&mut self, id: PeerId, piece: u32) {
+        self.lose(id, piece);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.strikes += 1;
+        if peer.strikes >= OFFER_STRIKES {
+            self.close(id, Reason::Silent);
         }
     }
 
@@ -540,6 +575,12 @@ impl Swarm {
     }
 }
 
+/// Whether `piece` may be asked of `peer`, which has or offers it.
+fn comes_over(torrent: &Torrent, peer: &Peer, piece: u32) -> bool {
+    let active = torrent.active.get(&piece);
+    active.is_none_or(|active| active.may_come_over(peer.hops(piece)))
+}
+
 /// Pieces above the cap that a grant may still begin: grants cross on the wire with the message
 /// that says the hands are full.
 const SLACK: u32 = 1;
@@ -558,3 +599,7 @@ const AVOID: Duration = Duration::from_secs(2);
 
 /// So many silences in a row, and it is replaced.
 const STRIKES: u32 = 3;
+
+/// So many offers in a row of which nothing more comes, and it is replaced: several stop at once
+/// where a node further up has gone.
+const OFFER_STRIKES: u32 = 32;

@@ -1,3 +1,5 @@
+mod relay;
+
 use super::*;
 use crate::wire::extension::{Hello, XG_ID, Xg};
 use crate::wire::{Block, Message};

@@ -70,6 +70,7 @@ impl Swarm {
             }
         }
         for (id, piece) in orphans {
+            self.retract(id, piece);
             self.out.push(Action::Discard(id, piece));
             self.retire(id, piece);
             self.refresh_open(id, piece);

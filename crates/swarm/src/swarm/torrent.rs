@@ -51,6 +51,8 @@ pub(crate) struct Torrent {
     pub(crate) injection: Option<Injection>,
     /// Verified, not yet announced.
     pub(crate) news: Vec<u32>,
+    /// Begun to come in, not yet offered.
+    pub(crate) arriving: Vec<u32>,
     /// Bytes granted per weight: the torrent that is furthest behind is served first.
     pub(crate) virtual_time: u64,
     /// Pieces in flight: active, or verified and not stored.
@@ -68,6 +70,10 @@ pub(crate) struct Active {
     pub(crate) sources: BTreeSet<PeerId>,
     /// It was wrong once with several sources: now it comes whole from one, so blame is clear.
     pub(crate) sole: bool,
+    /// Connections its bytes cross from a node that has it whole; 0 as long as nobody was asked.
+    pub(crate) hops: u8,
+    /// Our own nodes were told that they can have it as it comes in.
+    pub(crate) offered: bool,
 }
 
 /// Some of a piece that one peer was asked for.
@@ -110,6 +116,7 @@ impl Torrent {
             finished_told: here,
             injection: here.then(|| Injection::new(count)),
             news: Vec::new(),
+            arriving: Vec::new(),
             virtual_time: 0,
             in_flight: 0,
             more_peers_at: Time(0),
@@ -129,6 +136,11 @@ impl Torrent {
         let begin = u64::from(piece) * u64::from(self.piece_len);
         let left = self.len.saturating_sub(begin);
         u32::try_from(left).map_or(self.piece_len, |left| left.min(self.piece_len))
+    }
+
+    /// Whether there is anything that others can have.
+    pub(crate) fn has_something(&self) -> bool {
+        !self.have.none() || self.active.values().any(|active| active.offered)
     }
 
     pub(crate) fn units(&self, piece: u32) -> u32 {
@@ -166,7 +178,15 @@ impl Active {
             leases: Vec::new(),
             sources: BTreeSet::new(),
             sole: false,
+            hops: 0,
+            offered: false,
         }
+    }
+
+    /// Whether a peer that is so many hops from a whole copy may be asked: it must be nearer than we
+    /// have told others that we are, or two could wait for each other.
+    pub(crate) fn may_come_over(&self, hops: u8) -> bool {
+        self.hops == 0 || hops < self.hops
     }
 
     /// The first run of units that are not here and not leased.

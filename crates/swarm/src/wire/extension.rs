@@ -133,6 +133,17 @@ pub struct Xg {
     pub rate: Option<u64>,
     /// A piece that can no longer be had from the sender.
     pub lost: Option<u32>,
+    /// A piece that can be had from the sender as it comes in.
+    pub coming: Option<Coming>,
+}
+
+/// A piece of which the sender passes on what it receives, before it knows that it is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coming {
+    /// Which.
+    pub piece: u32,
+    /// How many connections its bytes have crossed from a node that has it whole: 1 or more.
+    pub hops: u8,
 }
 
 /// Leave to request some bytes, choked or not.
@@ -155,7 +166,9 @@ impl Xg {
                     d.key(key).uint(value);
                 }
             };
+            field("coming", self.coming.map(|coming| coming.piece.into()));
             field("grant", self.grant.map(|grant| grant.bytes));
+            field("hops", self.coming.map(|coming| coming.hops.into()));
             field("load", self.load.map(u64::from));
             field("lost", self.lost.map(u64::from));
             field("piece", self.grant.and_then(|grant| grant.piece).map(u64::from));
@@ -171,10 +184,12 @@ impl Xg {
     /// What is wrong with the notation, or with the type or range of a field we read.
     pub fn decode(payload: &[u8]) -> Result<Xg, BencodeError> {
         let mut xg = Xg::default();
-        let mut piece = None;
+        let (mut piece, mut hops) = (None, 1);
         let mut decoder = Decoder::new(payload, LENIENT)?;
         decoder.dict(|d, key| {
             match key {
+                b"coming" => xg.coming = Some(Coming { piece: saturated(d.uint()?), hops: 1 }),
+                b"hops" => hops = u8::try_from(d.uint()?).unwrap_or(u8::MAX).max(1),
                 b"grant" => xg.grant = Some(Grant { bytes: d.uint()?, piece: None }),
                 b"load" => xg.load = Some(u8::try_from(d.uint()?).unwrap_or(u8::MAX)),
                 b"lost" => xg.lost = Some(saturated(d.uint()?)),
@@ -187,6 +202,9 @@ impl Xg {
         })?;
         if let Some(grant) = &mut xg.grant {
             grant.piece = piece;
+        }
+        if let Some(coming) = &mut xg.coming {
+            coming.hops = hops;
         }
         Ok(xg)
     }
@@ -249,10 +267,12 @@ mod tests {
         fn what_is_encoded_is_decoded(
             grant in any::<Option<(u32, Option<u32>)>>(), unused in any::<Option<u32>>(),
             load in any::<Option<u8>>(), rate in any::<Option<u32>>(), lost in any::<Option<u32>>(),
+            coming in any::<Option<(u32, u8)>>(),
         ) {
+            let coming = coming.map(|(piece, hops)| Coming { piece, hops: hops.max(1) });
             let grant = grant.map(|(bytes, piece)| Grant { bytes: bytes.into(), piece });
             let (unused, rate) = (unused.map(u64::from), rate.map(u64::from));
-            let xg = Xg { grant, unused, load, rate, lost };
+            let xg = Xg { grant, unused, load, rate, lost, coming };
             prop_assert_eq!(Xg::decode(&xg.encode()), Ok(xg));
         }
 
