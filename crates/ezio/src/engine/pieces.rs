@@ -121,18 +121,6 @@ impl Assembly {
         gaps
     }
 
-    /// The whole piece of `len` bytes.
-    ///
-    /// # Panics
-    /// If bytes are missing: the swarm says that a piece is whole, and it counts the same blocks.
-    pub(super) fn finish(self, len: u32) -> Piece {
-        let missing = self.gaps(0..len);
-        assert!(missing.is_empty(), "a whole piece lacks {missing:?} of {len} bytes");
-        Piece { parts: self.parts.into_iter().collect() }
-    }
-}
-
-impl Assembly {
     /// What covers `range`; `None` if some of it has not come.
     fn part(&self, range: Range<u32>) -> Option<Piece> {
         if !self.gaps(range.clone()).is_empty() {
@@ -141,6 +129,16 @@ impl Assembly {
         let before = self.parts.range(..range.start).next_back();
         let parts = before.into_iter().chain(self.parts.range(range));
         Some(Piece { parts: parts.map(|(&start, part)| (start, part.clone())).collect() })
+    }
+
+    /// The whole piece of `len` bytes.
+    ///
+    /// # Panics
+    /// If bytes are missing: the swarm says that a piece is whole, and it counts the same blocks.
+    pub(super) fn finish(self, len: u32) -> Piece {
+        let missing = self.gaps(0..len);
+        assert!(missing.is_empty(), "a whole piece lacks {missing:?} of {len} bytes");
+        Piece { parts: self.parts.into_iter().collect() }
     }
 }
 

@@ -13,7 +13,7 @@ use std::io::{self, IoSlice, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use swarm::outbox::Run;
+use swarm::outbox::{Outbox, Run};
 use swarm::swarm::Event;
 use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 
@@ -114,9 +114,7 @@ impl Writer<'_> {
 
     /// The run's piece was thrown away since its blocks were taken from the outbox.
     fn drop_run(&self, run: Run) {
-        self.link.with_outbox(|outbox| {
-            super::link::blocks(run).for_each(|block| outbox.reject(block));
-        });
+        self.link.with_outbox(|outbox| reject(outbox, run));
         self.inputs.send(Input::Event(Event::Dropped(self.link.id, run.len.into())));
     }
 
@@ -143,9 +141,7 @@ impl Writer<'_> {
     fn unreadable(&self, run: Run, error: crate::store::StoreError) -> io::Result<()> {
         self.link.torrent.have.remove(run.piece);
         let dropped = self.link.with_outbox(|outbox| {
-            for block in super::link::blocks(run) {
-                outbox.reject(block);
-            }
+            reject(outbox, run);
             outbox.drop_piece(run.piece)
         });
         let (peer, id) = (self.link.id, self.link.torrent.id);
@@ -157,6 +153,11 @@ impl Writer<'_> {
         // Without BEP 6 there is no way to say it.
         Err(io::Error::other("a block could not be read"))
     }
+}
+
+/// Refuses a run that was taken from the outbox.
+fn reject(outbox: &mut Outbox, run: Run) {
+    super::link::blocks(run).for_each(|block| outbox.reject(block));
 }
 
 /// Cuts the blocks off that make about `len` bytes, at least one; and what is left.
