@@ -39,7 +39,7 @@ pub struct Links {
     /// Of the nodes whose links differ.
     pub others: BTreeMap<usize, Rates>,
     /// TCP's congestion control. Without it that of most machines, cubic, if this machine lets
-    /// namespaces have it (`net.ipv4.tcp_allowed_congestion_control`), else this machine's own.
+    /// namespaces have it (`net.ipv4.tcp_allowed_congestion_control`), else reno, which is everywhere.
     pub congestion: Option<String>,
 }
 
@@ -252,6 +252,8 @@ impl Lan {
         ip(&name, "link set lo up")?;
         ip(&name, &format!("addr add {}/16 brd + dev eth0", self.addr(node)))?;
         ip(&name, "link set eth0 up")?;
+        let gso = burst(links.of(node).up);
+        ip(&name, &format!("link set dev eth0 gso_max_size {gso}"))?;
         // Multicast wants a route.
         ip(&name, "route add default dev eth0")?;
         self.set_rates(node, links.of(node))
@@ -311,6 +313,22 @@ fn port(node: usize) -> String {
     format!("port{node}")
 }
 
+/// Bytes that a node may send as one packet, for its own card to cut (segmentation offload).
+///
+/// Nothing here cuts them, so they go through the switch in one, which the packets of a real link
+/// do not: there, others' packets come between. A millisecond of the link is fine enough beside what
+/// a piece takes. With 64 KiB, 5 ms of 100 Mbit/s, eight clients that share an image took 1.09 times the
+/// ideal time instead of 1.04, because links stood idle while such a clump was on its way elsewhere.
+fn burst(up: Option<u64>) -> u64 {
+    up.map_or(BURST_MAX, |rate| (rate / 1000).clamp(BURST_MIN, BURST_MAX))
+}
+
+/// Eight full packets: with less, this machine does little else than forward them.
+const BURST_MIN: u64 = 12 << 10;
+
+/// What Linux itself allows, less than the bucket.
+const BURST_MAX: u64 = 64 << 10;
+
 /// A namespace without IPv6, whose address checks would take a second at start.
 fn add_namespace(name: &str, congestion: Option<&str>) -> Result<()> {
     tool::run(tool::words("ip netns add").arg(name))?;
@@ -325,7 +343,7 @@ fn add_namespace(name: &str, congestion: Option<&str>) -> Result<()> {
         match congestion {
             Some(wanted) => set(CONGESTION, wanted),
             // See `Links::congestion`.
-            None => set(CONGESTION, "cubic").or(Ok(())),
+            None => set(CONGESTION, "cubic").or_else(|_| set(CONGESTION, "reno")),
         }
     })?
 }
@@ -335,9 +353,9 @@ const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// Limits what leaves `device` to `rate` bytes a second, or not any more.
 ///
-/// The bucket holds 80 KiB, a whole packet as segmentation offload makes them, which are then not
-/// cut: that costs little CPU and is coarse only on the scale of a few milliseconds. The queue
-/// holds 50 ms, as a port of a switch does, and at least what a few connections begin with.
+/// The bucket holds 80 KiB, so a packet as segmentation offload makes them is not cut: that costs
+/// little CPU. They are no longer than [`burst`] says. The queue holds 50 ms, as a port of a switch
+/// does, and at least what a few connections begin with.
 fn limit(namespace: &str, device: &str, rate: Option<u64>) -> Result<()> {
     let Some(rate) = rate else {
         // Back to what a veth has by itself; to delete what is not there would be an error.

@@ -18,7 +18,7 @@ const USAGE: &str = "  lab [OPTIONS]                 one image to N machines on 
       --peer libtorrent|none    run beside it, in turn; needs python3-libtorrent, opentracker [none]
       --only-peer               without ours
       --target file|loop        what ours writes to: files or loop devices, in tmpfs [file]
-      --congestion NAME         of TCP [cubic, if this machine allows it]
+      --congestion NAME         of TCP [cubic, if this machine allows it, else reno]
       --binary FILE             an ezio built before, instead of building it
       --disk DIR                on a disk, for the scenario memory [/var/tmp]
       --json FILE               append a line for each run
