@@ -20,6 +20,7 @@ mod pieces;
 mod reader;
 mod recheck;
 mod scheduler;
+mod tcp;
 mod throttle;
 mod writer;
 

@@ -179,6 +179,7 @@ impl Link {
     pub(super) fn set_options(&self, silence_max: Duration) -> io::Result<()> {
         self.stream.set_nonblocking(false)?;
         self.stream.set_nodelay(true)?;
+        super::tcp::choose_congestion(&self.stream);
         // Whoever takes not a byte for so long is gone, even if it goes on talking.
         self.stream.set_write_timeout(Some(silence_max))?;
         self.stream.set_read_timeout(Some(silence_max))

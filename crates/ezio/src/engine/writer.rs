@@ -6,6 +6,7 @@
 use super::link::Link;
 use super::pace::{self, Pace};
 use super::pieces::Piece;
+use super::tcp::Window;
 use super::throttle::Limits;
 use super::{Input, Inputs, Shared};
 use socket2::SockRef;
@@ -20,8 +21,9 @@ use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 /// Writes until the connection is closed.
 pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
     let limits = shared.limits.as_ref();
-    let pace = Pace::new();
-    let mut writer = Writer { link, inputs, limits, pace, control: Vec::new(), disk: Vec::new() };
+    let (pace, window) = (Pace::new(), Window::new());
+    let (control, disk) = (Vec::new(), Vec::new());
+    let mut writer = Writer { link, inputs, limits, pace, window, control, disk };
     // The reader tells the scheduler why the connection has ended.
     if writer.write_all().is_err() {
         link.close();
@@ -36,6 +38,7 @@ struct Writer<'a> {
     inputs: &'a Inputs,
     limits: Option<&'a Limits>,
     pace: Pace,
+    window: Window,
     control: Vec<u8>,
     /// Bytes read from the store.
     disk: Vec<u8>,
@@ -124,6 +127,7 @@ impl Writer<'_> {
         self.say()?;
         let begin = Instant::now();
         send(&self.link.stream, portion, parts)?;
+        self.window.follow(&self.link.stream)?;
         if self.pace.handed(portion.len, begin.elapsed()) {
             self.tell_kernel()?;
         }
