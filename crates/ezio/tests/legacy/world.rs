@@ -120,13 +120,19 @@ impl Process {
         // Kept files in a directory that the test removes.
         let log = || tempfile::NamedTempFile::new_in(dir).unwrap().keep().unwrap();
         let ((out, out_path), (err, err_path)) = (log(), log());
-        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        // Never written to; a program that ends with its input ends with this process.
+        let child = command.stdin(Stdio::piped()).stdout(out).stderr(err).spawn().unwrap();
         Process { child, out: out_path, err: err_path }
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id();
+        let pid = self.id();
         lab::tool::run(&mut lab::tool::words(&format!("kill -{name} {pid}"))).unwrap();
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// `None` while it runs.
@@ -254,9 +260,15 @@ impl Image {
     }
 
     pub(crate) fn check_files(&self, dir: &Path) {
-        for (path, bytes) in self.files() {
-            assert!(std::fs::read(dir.join(&path)).unwrap() == bytes, "{} differs", path.display());
-        }
+        assert_eq!(self.wrong_file(dir), None, "it differs, or is not there");
+    }
+
+    /// A block file below `dir` that does not hold what it should, if there is one.
+    pub(crate) fn wrong_file(&self, dir: &Path) -> Option<PathBuf> {
+        let wrong = |(path, bytes): &(PathBuf, &[u8])| {
+            !std::fs::read(dir.join(path)).is_ok_and(|found| found == *bytes)
+        };
+        self.files().find(wrong).map(|(path, _)| path)
     }
 
     fn files(&self) -> impl Iterator<Item = (PathBuf, &[u8])> {

@@ -1,8 +1,9 @@
-"""One libtorrent node for the tests, on loopback only.
+"""One libtorrent node for the tests, on loopback only if not told otherwise.
 
 The only argument is a JSON object: `torrent`, `dir` and, if wanted, `trackers`, `peers`,
 `settings`, `download_limit`, `upload_limit` (bytes a second), `filtered` (true: the rate limits and
-unchoke slots that libtorrent waives for local peers hold for them too).
+unchoke slots that libtorrent waives for local peers hold for them too), `max_connections`,
+`max_uploads`, `everywhere` (true: it has a network of its own, and speaks to all of it).
 
 It prints one JSON object a line: `listening` with the port, `status` a few times a second, and once
 `whole` when it has checked or downloaded everything and written it. It ends when its standard input
@@ -88,7 +89,8 @@ def start(config):
     others = lt.ip_filter()
     others.add_rule("0.0.0.0", "255.255.255.255", 1)
     others.add_rule("127.0.0.0", "127.255.255.255", 0)
-    session.set_ip_filter(others)
+    if not config.get("everywhere"):
+        session.set_ip_filter(others)
     if config.get("filtered"):
         everybody = lt.ip_filter()
         everybody.add_rule("0.0.0.0", "255.255.255.255", 1 << lt.session.global_peer_class_id)
@@ -103,6 +105,8 @@ def add(session, config):
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     params.download_limit = config.get("download_limit", -1)
     params.upload_limit = config.get("upload_limit", -1)
+    params.max_connections = config.get("max_connections", -1)
+    params.max_uploads = config.get("max_uploads", -1)
     params.flags |= lt.torrent_flags.override_trackers
     params.trackers = config.get("trackers", [])
     handle = session.add_torrent(params)
