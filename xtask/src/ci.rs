@@ -33,6 +33,8 @@ fn smoke() -> anyhow::Result<()> {
     let sim = ["run", "-q", "-p", "sim", "--release", "--"];
     let size = ["--nodes", "8", "--pieces", "64", "--check", "100"];
     run(Command::new("cargo").args(sim).args(size))?;
+    // Twenty seconds or so; `cargo xtask nightly` has many more.
+    crate::nightly("500")?;
     crate::lab::smoke()
 }
 

@@ -1,9 +1,10 @@
-//! The project's chores: `cargo xtask ci`, `cargo xtask bench` and `cargo xtask lab`.
+//! The project's chores: `cargo xtask ci`, `bench`, `lab`, `nightly` and `mutants`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
 mod lab;
+mod mutants;
 
 use anyhow::{Context as _, bail};
 use std::path::Path;
@@ -15,6 +16,9 @@ usage: cargo xtask COMMAND
   ci                            everything that must pass before a change lands
   bench capture [GIB [ROUNDS]]  capture and verify beside partclone and the limits of this
                                 machine; as root, wants 3 x GIB of disk [default: 4 5]
+  nightly [COUNT|FROM..TO]      the swarm in the simulator with drawn faults, a table of what
+                                happened, and the seeds that failed [default: 10000]
+  mutants [NAME...]             faults of the scheduler that the simulator must notice
 ";
 
 fn main() -> anyhow::Result<()> {
@@ -26,9 +30,27 @@ fn main() -> anyhow::Result<()> {
         ["bench", "capture"] => bench::capture(4, 5),
         ["bench", "capture", gib] => bench::capture(gib.parse()?, 5),
         ["bench", "capture", gib, rounds] => bench::capture(gib.parse()?, rounds.parse()?),
+        ["nightly"] => nightly("10000"),
+        ["nightly", seeds] => nightly(seeds),
+        ["mutants", ref names @ ..] => mutants::main(names),
         ["lab", ref args @ ..] => lab::main(args),
         _ => bail!("{USAGE}{}", lab::usage()),
     }
+}
+
+/// Runs seeds with drawn faults.
+fn nightly(seeds: &str) -> anyhow::Result<()> {
+    let sim = ["run", "-q", "--profile", "checked", "-p", "sim", "--", "--faults", seeds];
+    run(Command::new("cargo").args(sim))
+}
+
+/// Runs a command that is not worth telling, and fails if it does.
+fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("run {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} failed ({status})", shown(command));
+    }
+    Ok(())
 }
 
 /// Runs a command and fails if it does.

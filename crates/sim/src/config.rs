@@ -25,6 +25,8 @@ pub struct Config {
     pub verify_ns: u64,
     /// Connections each node begins with: all others up to that many, chosen by chance above.
     pub degree: usize,
+    /// Nodes know how fast their links are. If not, they learn it.
+    pub tells_rates: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// After how many events all invariants are checked; 0 for never. 1 is thorough and slow.
@@ -64,18 +66,80 @@ pub struct NodeConfig {
 /// What goes wrong, on top of what [`NodeConfig`] makes slow.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Of a million quanta, how many arrive wrong.
+    /// Of a million blocks, how many are wrong when they arrive.
     pub corrupt_per_million: u64,
-    /// Nodes whose every quantum is wrong when it arrives.
+    /// Of a million blocks that are read from a disk, how many are read wrong that once.
+    pub misread_per_million: u64,
+    /// Nodes whose every block is wrong when it arrives.
     pub liars: Vec<usize>,
+    /// Nodes that say things they do not mean: some of their messages are lost, said twice, or
+    /// replaced by others, all of them well formed.
+    pub babblers: Vec<usize>,
+    /// Nodes that say that they have everything and never send any of it.
+    pub promisers: Vec<usize>,
     /// Connections are reset this often on average, in nanoseconds; 0 for never.
     pub reset_every_ns: u64,
+    /// A connection is lost this often on average, in nanoseconds; 0 for never. Nothing of it
+    /// arrives any more, and both sides hear of that only after up to 20 seconds.
+    pub lose_every_ns: u64,
     /// A connection stands still this often on average, in nanoseconds; 0 for never.
     pub stall_every_ns: u64,
     /// How long it stands still.
     pub stall_ns: u64,
+    /// Of a million connections, how many are slow.
+    pub slow_per_million: u64,
+    /// What a slow one takes on top of the latency, each way, in nanoseconds.
+    pub slow_ns: u64,
+    /// The network falls in two.
+    pub partitions: Vec<Partition>,
     /// Machines that stop.
     pub stops: Vec<Stop>,
+    /// What becomes of single pieces on disks.
+    pub decays: Vec<Decay>,
+    /// Torrents that are paused: node, torrent, when, and for how many nanoseconds.
+    pub pauses: Vec<(usize, usize, Time, u64)>,
+    /// When nobody is told of anybody: from, and to. What is connected stays.
+    pub tracker_away: Vec<(Time, Time)>,
+    /// Of a million addresses, how many lead nowhere.
+    pub dead_addresses_per_million: u64,
+    /// Clients that leave as soon as they have everything.
+    pub leavers: Vec<usize>,
+    /// Faults that come again and again stop here, and the single ones are over. From then on it is
+    /// asked that everybody gets what anybody has. 0: the run ends when everybody has finished.
+    pub quiet: Time,
+}
+
+/// A network that falls in two.
+#[derive(Clone, Copy, Debug)]
+pub struct Partition {
+    /// When.
+    pub at: Time,
+    /// When it is one again.
+    pub heals: Time,
+    /// A bit for each node: on which side it is.
+    pub sides: u64,
+}
+
+impl Partition {
+    /// Whether two nodes are on different sides.
+    pub(crate) fn parts(&self, a: usize, b: usize) -> bool {
+        (self.sides >> a ^ self.sides >> b) & 1 == 1
+    }
+}
+
+/// What becomes of a piece on a disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Decay {
+    /// On whose disk.
+    pub node: usize,
+    /// Of which torrent.
+    pub torrent: usize,
+    /// Which piece.
+    pub piece: u32,
+    /// When.
+    pub at: Time,
+    /// Reading it fails. If not, it is wrong.
+    pub unreadable: bool,
 }
 
 /// A machine that stops.
@@ -96,8 +160,15 @@ pub enum How {
     Crash,
     /// The same, but it comes back after so many nanoseconds with what its disk has.
     Restart(u64),
+    /// The power goes: of what was not flushed some is lost and some is torn. It comes back after so
+    /// many nanoseconds, and nobody says to its peers that it is gone.
+    PowerCut(u64),
+    /// It comes back after so many nanoseconds with an empty disk.
+    Blank(u64),
     /// It says nothing any more, and its connections stay; after so many nanoseconds it goes on.
     Freeze(u64),
+    /// Its disk refuses the next write, being full or broken: it gives up and says so.
+    DiskFails,
 }
 
 impl Config {
@@ -120,6 +191,7 @@ impl Config {
             in_band: false,
             verify_ns: piece_ns / 10,
             degree: 24,
+            tells_rates: true,
             faults: Faults::default(),
             check_every: 0,
             end: Time(piece_ns * (u64::from(pieces) * 12 + 2000)),

@@ -14,6 +14,7 @@
 //! lease is lost, budgets are kept. At the end: everybody who could finish has finished.
 #![forbid(unsafe_code)]
 
+mod campaign;
 mod config;
 mod disk;
 mod faults;
@@ -21,10 +22,12 @@ mod heap;
 mod link;
 pub mod predict;
 mod report;
+mod scenario;
 mod table;
 mod world;
 
-pub use config::{Config, Faults, How, Image, NodeConfig, Stop};
+pub use campaign::{Campaign, campaign};
+pub use config::{Config, Decay, Faults, How, Image, NodeConfig, Partition, Stop};
 pub use report::Report;
 pub use table::{Case, table};
 

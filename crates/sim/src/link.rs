@@ -1,9 +1,10 @@
 //! Ports and connections: how bytes get from one machine to another, and how long that takes.
 
+use crate::disk::Reading;
 use crate::world::{What, World};
 use std::collections::{BTreeSet, VecDeque};
 use swarm::outbox::{Outbox, Run};
-use swarm::swarm::{Event, PeerId};
+use swarm::swarm::{Event, PeerId, TorrentId};
 use swarm::time::Time;
 use swarm::wire::{Block, Message, decode};
 
@@ -13,6 +14,10 @@ pub(crate) struct Conn {
     pub(crate) nodes: [usize; 2],
     pub(crate) torrent: usize,
     pub(crate) up: bool,
+    /// Nothing arrives any more, and nobody knows.
+    pub(crate) lost: bool,
+    /// What it takes on top of the latency, each way, in nanoseconds.
+    pub(crate) slow_ns: u64,
     pub(crate) stalled_until: Time,
     pub(crate) ends: [End; 2],
 }
@@ -65,7 +70,8 @@ impl Conn {
             in_line: false,
             in_control_line: false,
         };
-        Conn { nodes, torrent, up: true, stalled_until: Time(0), ends: [end(), end()] }
+        let (up, lost, slow_ns, stalled_until) = (true, false, 0, Time(0));
+        Conn { nodes, torrent, up, lost, slow_ns, stalled_until, ends: [end(), end()] }
     }
 
     pub(crate) fn side_of(&self, node: usize) -> usize {
@@ -76,6 +82,13 @@ impl Conn {
 impl Port {
     fn control_first(&self) -> bool {
         self.arrived.front().is_some_and(|packet| matches!(packet.load, Load::Control(_)))
+    }
+
+    /// Control messages that do not wait behind data come behind each other all the same.
+    fn push_control(&mut self, packet: Packet) {
+        let data = |packet: &Packet| matches!(packet.load, Load::Data(..));
+        let at = self.arrived.iter().position(data).unwrap_or(self.arrived.len());
+        self.arrived.insert(at, packet);
     }
 
     /// Loses what has arrived and not been taken.
@@ -122,7 +135,8 @@ impl World {
             let mut bytes = Vec::new();
             if end.outbox.take_control(&mut bytes) && self.conns[conn].up {
                 let packet = Packet { conn, side, load: Load::Control(bytes) };
-                self.plan_in(self.config.latency_ns, What::Arrive(packet));
+                let span = self.config.latency_ns + self.conns[conn].slow_ns;
+                self.plan_in(span, What::Arrive(packet));
             }
         }
         if self.nodes[node].port.sending {
@@ -134,14 +148,14 @@ impl World {
             let link = &mut self.conns[conn];
             let end = &mut link.ends[side];
             end.in_line = false;
-            if !link.up || stalled || end.in_window >= self.config.window {
+            if !link.up || link.lost || stalled || end.in_window >= self.config.window {
                 continue;
             }
             let disk = &self.nodes[node].disk;
             let ready = |block: &Block| disk.ready(link.torrent, block);
             let Some(run) = end.outbox.take(self.config.quantum, ready) else { continue };
-            end.in_window += 1;
-            let wrong = disk.is_wrong(link.torrent, run.piece);
+            let Some(wrong) = self.read(conn, side, run) else { continue };
+            self.conns[conn].ends[side].in_window += 1;
             self.nodes[node].port.sending = true;
             if node == 0 {
                 self.report.source_sent += u64::from(run.len);
@@ -150,9 +164,50 @@ impl World {
             let span = u64::from(run.len) * 1_000_000_000 / self.config.nodes[node].up;
             self.plan_in(span, What::Sent(node));
             let packet = Packet { conn, side, load: Load::Data(run, wrong) };
-            self.plan_in(span + self.config.latency_ns, What::Arrive(packet));
+            let latency = self.config.latency_ns + self.conns[conn].slow_ns;
+            self.plan_in(span + latency, What::Arrive(packet));
             self.line_up(conn, side);
             return;
+        }
+    }
+
+    /// Reads what is to be sent. Returns whether it is wrong; `None` if it cannot be read, and then
+    /// does what the writer of a connection does.
+    fn read(&mut self, conn: usize, side: usize, run: Run) -> Option<bool> {
+        let (node, torrent) = (self.conns[conn].nodes[side], self.conns[conn].torrent);
+        let other = self.conns[conn].nodes[1 - side];
+        let strange = self.config.nodes[node].plain || self.config.nodes[other].plain;
+        if strange && !self.lies(node) && !self.lies(other) {
+            let verified = self.nodes[node].disk.was_verified(torrent, run.piece);
+            assert!(verified, "a stranger gets piece {} before it is verified", run.piece);
+        }
+        match self.nodes[node].disk.read(torrent, run.piece) {
+            Reading::Wrong => {
+                self.count("a wrong block is sent on, or read from a rotten piece");
+                Some(true)
+            }
+            Reading::Right => {
+                let from_disk = self.nodes[node].disk.is_on_disk_only(torrent, run.piece);
+                let misread = from_disk && self.strikes(self.config.faults.misread_per_million);
+                if misread {
+                    self.count("a block is read wrong");
+                }
+                Some(misread)
+            }
+            Reading::Failed => {
+                self.count("a piece cannot be read");
+                let outbox = &mut self.conns[conn].ends[side].outbox;
+                run.blocks().for_each(|block| outbox.reject(block));
+                let dropped = u64::from(run.len) + outbox.drop_piece(run.piece);
+                self.tell(node, Event::Dropped(peer_id(conn), dropped));
+                self.tell(node, Event::Unreadable(TorrentId(torrent as u32), run.piece));
+                // Without BEP 6 there is no way to say it.
+                if strange {
+                    self.hang_up(conn, None);
+                }
+                self.line_up(conn, side);
+                None
+            }
         }
     }
 
@@ -164,7 +219,7 @@ impl World {
     /// Something has come through the switch.
     pub(crate) fn on_arrive(&mut self, packet: Packet) {
         let conn = &self.conns[packet.conn];
-        if !conn.up {
+        if !conn.up || conn.lost {
             return;
         }
         if conn.stalled_until > self.now {
@@ -174,7 +229,7 @@ impl World {
         let node = conn.nodes[1 - packet.side];
         let port = &mut self.nodes[node].port;
         match packet.load {
-            Load::Control(_) if !self.config.in_band => port.arrived.push_front(packet),
+            Load::Control(_) if !self.config.in_band => port.push_control(packet),
             _ => port.arrived.push_back(packet),
         }
         self.take_next(node);
@@ -207,12 +262,9 @@ impl World {
         if let Load::Data(run, wrong) = load
             && self.conns[conn].up
         {
-            self.plan_in(self.config.latency_ns, What::Acked(conn, side));
+            let span = self.config.latency_ns + self.conns[conn].slow_ns;
+            self.plan_in(span, What::Acked(conn, side));
             run.blocks().for_each(|block| self.receive(conn, 1 - side, block, wrong));
-            for waiting in core::mem::take(&mut self.nodes[node].waiting) {
-                let side = self.conns[waiting].side_of(node);
-                self.line_up(waiting, side);
-            }
         }
         self.take_next(node);
     }
@@ -233,10 +285,14 @@ impl World {
             return;
         }
         let liar = self.config.faults.liars.contains(&link.nodes[1 - side]);
-        let wrong = wrong || liar || self.random.chance(self.config.faults.corrupt_per_million);
-        self.nodes[node].disk.receive(link.torrent, block, wrong);
-        let Block { piece, begin, len } = block;
-        self.tell(node, Event::Received { peer: peer_id(conn), piece, begin, len });
+        let corrupt = self.strikes(self.config.faults.corrupt_per_million);
+        if corrupt {
+            self.count("a block is corrupted on the wire");
+        }
+        if liar {
+            self.count("a liar sends a wrong block");
+        }
+        self.deliver(node, peer_id(conn), block, wrong || liar || corrupt);
     }
 
     /// Control messages are here: what the reader of a connection does.
@@ -275,8 +331,13 @@ impl World {
     /// Returns the bytes that were queued.
     fn take_request(&mut self, conn: usize, side: usize, block: Block) -> u64 {
         let link = &mut self.conns[conn];
-        let serves = self.nodes[link.nodes[side]].disk.serves(link.torrent, block);
+        let node = link.nodes[side];
+        let serves = self.nodes[node].disk.serves(link.torrent, block);
         let end = &mut link.ends[side];
+        if self.config.faults.promisers.contains(&node) {
+            self.count("a promise is not kept");
+            return 0;
+        }
         if !serves {
             end.outbox.reject(block);
             return 0;

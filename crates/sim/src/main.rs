@@ -3,14 +3,18 @@
 //! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run;
 //! N counts the clients, EVERY the events between checks of all invariants. `--slots`, `--cap`,
 //! `--window`, `--latency` (in us) try other settings. `sim --table` prints `tests/makespan.txt`.
+//! `sim --faults COUNT|FROM..TO` runs seeds with drawn faults and prints what happened; `--first`
+//! ends with the first that fails, `--trace` prints every step of the first seed.
 //! `sim --size SIZE [--nodes N] [--link RATE] [--disk RATE] [--piece-size SIZE] [--seed S]` predicts,
 //! as `ezio sim` does.
 #![forbid(unsafe_code)]
 
 use sim::predict::{self, Scenario};
-use sim::{Case, Report};
+use sim::{Case, Config, Report};
 use std::io::Write as _;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::time::Instant;
 use swarm::swarm::Totals;
 use swarm::units::{UnitError, parse_rate, parse_size};
 
@@ -22,7 +26,10 @@ fn main() -> ExitCode {
         }
         Ok(options) => match options.scenario() {
             Some(scenario) => foretell(&scenario, options.nodes),
-            None => run(&options),
+            None => match &options.faults {
+                Some(seeds) => strike(seeds.clone(), options.first, options.trace),
+                None => run(&options),
+            },
         },
         Err(why) => {
             eprintln!("sim: {why}");
@@ -39,6 +46,8 @@ struct Options {
     check: u64,
     trace: bool,
     table: bool,
+    faults: Option<Range<u64>>,
+    first: bool,
     slots: Option<u32>,
     cap: Option<u32>,
     window: Option<u32>,
@@ -59,6 +68,8 @@ impl Options {
             check: 0,
             trace: false,
             table: false,
+            faults: None,
+            first: false,
             slots: None,
             cap: None,
             window: None,
@@ -89,6 +100,8 @@ impl Options {
                 }
                 "--case" => options.case = case(&value()?)?,
                 "--trace" => options.trace = true,
+                "--faults" => options.faults = Some(seeds(&value()?)?),
+                "--first" => options.first = true,
                 "--table" => options.table = true,
                 other => return Err(format!("unknown option `{other}`")),
             }
@@ -121,6 +134,28 @@ fn foretell(scenario: &Scenario, clients: usize) -> ExitCode {
             eprintln!("sim: {why}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Runs seeds with drawn faults.
+fn strike(seeds: Range<u64>, first: bool, trace: bool) -> ExitCode {
+    if trace {
+        let report = sim::run(Config { trace, ..Config::drawn(seeds.start) });
+        println!("{report:?}");
+        return ExitCode::SUCCESS;
+    }
+    let begin = Instant::now();
+    let campaign = sim::campaign(seeds, first);
+    let text = format!("{}{} s on one core\n", campaign.text(), begin.elapsed().as_secs());
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    if campaign.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `COUNT`: that many from the first; `FROM..TO`: without the last.
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => Ok(0..number(text)?),
     }
 }
 

@@ -376,6 +376,7 @@ impl Scale {
             in_band: true,
             verify_ns: u64::from(self.real) * HASH_NS_PER_BYTE,
             degree: 24,
+            tells_rates: true,
             faults: Faults::default(),
             check_every: 0,
             // At most some thousand pieces of some minutes each.

@@ -1,5 +1,6 @@
 //! What a run came to.
 
+use std::collections::BTreeMap;
 use swarm::swarm::Totals;
 use swarm::time::Time;
 
@@ -26,6 +27,12 @@ pub struct Report {
     pub closed: Vec<(usize, swarm::swarm::Reason)>,
     /// Events handled: what a run costs.
     pub events: u64,
+    /// Clients of which nothing is asked: gone for good, or lying.
+    pub away: u64,
+    /// How often each fault happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Simulated time at the end.
+    pub ended: Time,
 }
 
 impl Report {

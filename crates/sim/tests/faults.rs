@@ -183,7 +183,6 @@ fn everything_at_once() {
         let stop = |node, share, how| Stop { node, at: at(config, share), how };
         config.faults = Faults {
             corrupt_per_million: 500,
-            liars: Vec::new(),
             reset_every_ns: config.piece_ns() * 3,
             stall_every_ns: config.piece_ns() * 5,
             stall_ns: 2_500_000_000,
@@ -193,6 +192,7 @@ fn everything_at_once() {
                 stop(3, 500, How::Freeze(3_000_000_000)),
                 stop(0, 600, How::Restart(500_000_000)),
             ],
+            ..Faults::default()
         };
         config.nodes[4].up /= 10;
         config.nodes[5].plain = true;

@@ -23,7 +23,9 @@ impl Swarm {
             return;
         };
         let kind = if extended { Kind::Unknown(self.now + HELLO_WITHIN) } else { Kind::Stranger };
-        let peer = Peer::new(torrent_id, node, fast, kind, torrent.pieces());
+        let mut peer = Peer::new(torrent_id, node, fast, kind, torrent.pieces());
+        let wrong = torrent.wrong.range((node, 0)..=(node, u32::MAX));
+        peer.bad.extend(wrong.map(|(&(_, piece), &(until, _))| (piece, (until, false))));
         let fresh = self.peers.insert(id, peer).is_none();
         assert!(fresh, "connection {id:?} is new twice");
         torrent.peers.insert(id);
@@ -115,10 +117,16 @@ impl Swarm {
     }
 
     fn on_hello(&mut self, id: PeerId, hello: &Hello) {
+        if hello.xg_id.is_some() && self.peers.get(&id).is_some_and(Peer::is_stranger) {
+            // One of our own whose first words were long on their way, and which was taken for a
+            // stranger meanwhile: what was begun that way ends.
+            self.revoke(id);
+            self.drop_leases(id, true);
+        }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rate = hello.rate;
         peer.reqq = hello.reqq.unwrap_or(peer.reqq).max(1);
-        if let (Kind::Unknown(_), Some(xg_id)) = (peer.kind, hello.xg_id) {
+        if let (Kind::Unknown(_) | Kind::Stranger, Some(xg_id)) = (peer.kind, hello.xg_id) {
             peer.kind = Kind::Own { xg_id };
             // Blocks begin and end where units do, whatever the peer has in mind.
             let block = hello.block.clamp(super::UNIT, crate::wire::BLOCK_LEN_MAX);
@@ -212,7 +220,11 @@ impl Swarm {
     pub(super) fn gain(&mut self, id: PeerId, piece: u32) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
-        if peer.bad.contains_key(&piece) || !peer.have.insert(piece) {
+        if let Some((_, said)) = peer.bad.get_mut(&piece) {
+            *said = true;
+            return;
+        }
+        if !peer.have.insert(piece) {
             return;
         }
         peer.wanted += u32::from(torrent.open.has(piece));

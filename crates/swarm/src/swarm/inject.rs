@@ -9,6 +9,7 @@ use super::PeerId;
 use super::torrent::Torrent;
 use crate::time::Time;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 /// What a source has not yet given to anybody.
 #[derive(Debug)]
@@ -18,6 +19,9 @@ pub(crate) struct Injection {
     end: u32,
     /// Below the cursor, but nobody has them: first to be granted again.
     lost: BTreeSet<u32>,
+    /// How often each piece was given that nobody has announced: one that is wrong on our own disk, or
+    /// goes to who says nothing, must not keep the others back.
+    tries: BTreeMap<u32, u32>,
     /// Granted to that peer then, and not announced by anybody yet.
     out: BTreeMap<u32, (PeerId, Time)>,
     /// Whether strangers were shown everything.
@@ -30,6 +34,7 @@ impl Injection {
             cursor: 0,
             end: pieces,
             lost: BTreeSet::new(),
+            tries: BTreeMap::new(),
             out: BTreeMap::new(),
             revealed: false,
         }
@@ -40,10 +45,12 @@ impl Injection {
         self.cursor == self.end && self.lost.is_empty()
     }
 
-    /// Whether the time has come to show strangers everything; once.
+    /// Whether the time has come to show strangers everything: once, and again when what was lost
+    /// since is given. Who came meanwhile was shown little.
     pub(crate) fn reveal_now(&mut self) -> bool {
-        let now = self.is_over() && !self.revealed;
-        self.revealed |= now;
+        let over = self.is_over();
+        let now = over && !self.revealed;
+        self.revealed = over;
         now
     }
 
@@ -61,12 +68,13 @@ impl Injection {
     pub(crate) fn seen(&mut self, piece: u32) {
         self.out.remove(&piece);
         self.lost.remove(&piece);
+        self.tries.remove(&piece);
     }
 
     /// `piece` will not come to where it was granted.
     pub(crate) fn lose(&mut self, piece: u32) {
         self.out.remove(&piece);
-        if piece < self.cursor {
+        if piece < self.cursor && self.tries_left(piece) {
             self.lost.insert(piece);
         }
     }
@@ -81,14 +89,15 @@ impl Injection {
         self.lose_where(|(_, at)| *at < then);
     }
 
+    /// Whether a piece may be given once more.
+    fn tries_left(&self, piece: u32) -> bool {
+        self.tries.get(&piece).is_none_or(|&tries| tries < TRIES_MAX)
+    }
+
     fn lose_where(&mut self, which: impl Fn(&(PeerId, Time)) -> bool) {
-        self.out.retain(|&piece, out| {
-            let gone = which(out);
-            if gone {
-                self.lost.insert(piece);
-            }
-            !gone
-        });
+        let gone: Vec<u32> =
+            self.out.iter().filter(|(_, out)| which(out)).map(|(&piece, _)| piece).collect();
+        gone.into_iter().for_each(|piece| self.lose(piece));
     }
 }
 
@@ -102,7 +111,9 @@ impl Torrent {
         now: Time,
     ) -> Option<u32> {
         let injection = self.injection.as_mut()?;
-        let lost = injection.lost.iter().copied().find(|&p| !had.has(p) && self.have.has(p));
+        // What cannot be read any more must not keep the injection from its end.
+        injection.lost.retain(|&piece| self.have.has(piece));
+        let lost = injection.lost.iter().copied().find(|&p| !had.has(p));
         let piece = match lost {
             Some(piece) => {
                 injection.lost.remove(&piece);
@@ -116,6 +127,10 @@ impl Torrent {
             }
         };
         injection.out.insert(piece, (peer, now));
+        *injection.tries.entry(piece).or_default() += 1;
         Some(piece)
     }
 }
+
+/// How often a source gives a piece that nobody announces. Then it is left to those who ask for it.
+const TRIES_MAX: u32 = 4;

@@ -2,7 +2,7 @@
 //! whom to blame.
 
 use super::peer::Peer;
-use super::torrent::{Active, State};
+use super::torrent::State;
 use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::wire::Message;
 use crate::wire::extension::{Coming, Xg};
@@ -35,7 +35,13 @@ impl Swarm {
             return self.on_wrong(id, piece);
         }
         *torrent.state(piece) = State::Verified;
-        torrent.active.remove(&piece);
+        torrent.suspects.remove(&piece);
+        let active = torrent.active.remove(&piece);
+        for source in active.iter().flat_map(|active| &active.sources) {
+            if let Some(peer) = self.peers.get_mut(source) {
+                peer.right_count += 1;
+            }
+        }
         self.out.push(Action::Store(id, piece));
         self.acquire(id, piece);
     }
@@ -112,8 +118,9 @@ impl Swarm {
         }
     }
 
-    /// Tells peers which pieces came since they were told last, but not those who have them, unless
-    /// they are sources, which must know what has arrived.
+    /// Tells peers which pieces came since they were told last, but not those of ours who have them
+    /// whole: who only offers a piece may have lost those it came from. Sources and strangers, which
+    /// may be sources that show what they have bit by bit, must know what has arrived.
     pub(super) fn announce(&mut self) {
         self.news_at = None;
         let (mut haves, mut offers) = (Vec::new(), Vec::new());
@@ -134,7 +141,10 @@ impl Swarm {
             }
             for piece in core::mem::take(&mut torrent.news) {
                 for &id in &torrent.peers {
-                    let wants = |peer: &Peer| peer.source || !peer.have.has(piece);
+                    let wants = |peer: &Peer| {
+                        let whole = peer.have.has(piece) && peer.hops(piece) == 0;
+                        peer.source || peer.is_stranger() || !whole
+                    };
                     if self.peers.get(&id).is_some_and(wants) {
                         haves.push((id, piece));
                     }
@@ -187,11 +197,11 @@ impl Swarm {
         self.retract(id, piece);
         let Some(torrent) = self.torrents.get_mut(&id) else { return };
         *torrent.state(piece) = State::Missing;
-        let units = torrent.units(piece);
-        let Some(active) = torrent.active.get_mut(&piece) else { return };
+        let Some(active) = torrent.active.get(&piece) else { return };
         let sources: Vec<PeerId> = active.sources.iter().copied().collect();
         let relayed = active.hops > 1;
-        *active = Active { sole: true, hops: 1, ..Active::new(units) };
+        torrent.suspects.insert(piece);
+        self.retire(id, piece);
         self.out.push(Action::Discard(id, piece));
         self.refresh_open(id, piece);
         if relayed {
@@ -213,16 +223,25 @@ impl Swarm {
     }
 
     /// `id` alone sent a wrong piece. It is not asked for that one for a while, as it may be the
-    /// only one who has it and its memory may err only sometimes; nor for any after the third.
+    /// only one who has it and its memory may err only sometimes. A disk that has rotted here and
+    /// there is good for the rest; whose pieces are wrong one after the other is left alone.
     fn blame(&mut self, id: PeerId, piece: u32) {
         self.lose(id, piece);
         let now = self.now;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.bad_count += 1;
-        if peer.bad_count >= BAD_MAX {
-            return self.close(id, Reason::Corrupt);
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        if torrent.wrong.len() >= WRONG_MAX {
+            // Somebody comes as somebody else each time.
+            torrent.wrong.pop_first();
         }
-        peer.bad.insert(piece, now + BAD_FOR * peer.bad_count);
+        let (until, times) = torrent.wrong.entry((peer.node, piece)).or_default();
+        *until = now + BAD_FOR * (1 << (*times).min(BAD_DOUBLED));
+        *times += 1;
+        peer.bad_count += u32::from(*times == 1);
+        peer.bad.insert(piece, (*until, true));
+        if peer.bad_count >= BAD_MAX && peer.bad_count * 4 > peer.right_count {
+            self.close(id, Reason::Corrupt);
+        }
     }
 
     fn tell_finished(&mut self, id: TorrentId) {
@@ -234,8 +253,14 @@ impl Swarm {
     }
 }
 
-/// Wrong pieces of one peer until it is left alone.
+/// Different wrong pieces of one peer until it is left alone, unless four times as many were right.
 const BAD_MAX: u32 = 3;
 
-/// A wrong piece is not asked for again of the same peer for that long, times its wrong pieces.
+/// A wrong piece is not asked for again of the same node for that long, doubled each time.
 const BAD_FOR: Duration = Duration::from_secs(1);
+
+/// How often it is doubled: up to four minutes.
+const BAD_DOUBLED: u32 = 8;
+
+/// Wrong pieces that are remembered of all nodes together.
+const WRONG_MAX: usize = 1024;

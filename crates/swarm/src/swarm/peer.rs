@@ -44,9 +44,13 @@ pub(crate) struct Peer {
     pub(crate) wanted: u32,
     /// Pieces it has that are not verified here.
     pub(crate) useful: u32,
-    /// Pieces that were wrong when it alone sent them: not asked for again before that time.
-    pub(crate) bad: BTreeMap<u32, Time>,
+    /// Pieces that were wrong when it alone sent them, or that it refused: not asked for again before
+    /// that time. And whether it has said that it has them.
+    pub(crate) bad: BTreeMap<u32, (Time, bool)>,
+    /// How many different pieces were wrong when it alone sent them.
     pub(crate) bad_count: u32,
+    /// How many pieces were right of which it sent some.
+    pub(crate) right_count: u32,
 
     /// Whether it serves us (strangers only).
     pub(crate) choking: bool,
@@ -106,6 +110,7 @@ impl Peer {
             useful: 0,
             bad: BTreeMap::new(),
             bad_count: 0,
+            right_count: 0,
             choking: true,
             told_interested: false,
             told_load: 0,
@@ -178,7 +183,10 @@ impl Meter {
         }
         let rate = u128::from(self.bytes) * 1_000_000_000 / span.as_nanos().max(1);
         self.rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        self.peak = (self.peak - self.peak / 64).max(self.rate);
+        // Of a link on which nothing happens nothing is learnt: waits that are measured by the peak would
+        // grow faster than they pass.
+        let decay = if self.bytes > 0 { self.peak / 64 } else { 0 };
+        self.peak = (self.peak - decay).max(self.rate);
         (self.bytes, self.since) = (0, now);
     }
 }

@@ -59,12 +59,30 @@ impl Swarm {
     }
 
     pub(super) fn on_choke(&mut self, id: PeerId) {
+        let silent = self.owes_for_long(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.choking = true;
+        if !peer.is_stranger() {
+            return;
+        }
+        if silent {
+            // It may take turns, but not for ever without giving anything.
+            peer.strikes += 1;
+            if peer.strikes > 1 {
+                peer.avoid_until = self.now + AVOID * peer.strikes.min(AVOID_MOST);
+            }
+        }
         // With BEP 6 every request is answered or rejected, without it a choke drops them all.
-        if peer.is_stranger() && !peer.fast {
+        if !peer.fast {
             self.drop_leases(id, false);
         }
+    }
+
+    /// Whether something was asked of `id` a while ago, and nothing of it came.
+    fn owes_for_long(&self, id: PeerId) -> bool {
+        let torrent = self.peers.get(&id).and_then(|peer| self.torrents.get(&peer.torrent));
+        let owes = |lease: &Lease| lease.peer == id && self.now.since(lease.progress) > STALL;
+        torrent.is_some_and(|torrent| torrent.leases().any(owes))
     }
 
     /// The peer will not serve a request: it gets none of that piece's others either, and one that
@@ -76,7 +94,7 @@ impl Swarm {
             self.lose(id, block.piece);
             let until = self.now + REJECTED_FOR;
             if let Some(peer) = self.peers.get_mut(&id) {
-                peer.bad.insert(block.piece, until);
+                peer.bad.insert(block.piece, (until, true));
             }
         }
         self.ask_stranger(id);
@@ -184,7 +202,8 @@ impl Swarm {
             return None;
         }
         if peer.wanted > 0 {
-            return self.has_room(torrent, 0).then(|| self.load(torrent));
+            let may = self.has_room(torrent, 0) || torrent.begun_at(peer);
+            return may.then(|| self.load(torrent));
         }
         // Served when nobody else wants anything.
         self.late_lease(id, peer, torrent).map(|_| u8::MAX)
@@ -218,18 +237,22 @@ impl Swarm {
         let named = named.filter(|&piece| {
             torrent.open.has(piece) && peer.have.has(piece) && comes_over(torrent, peer, piece)
         });
-        let piece = named.or_else(|| self.pick(id, peer, torrent))?;
-        let started = torrent.active.contains_key(&piece);
-        let fits =
-            started || (u64::from(torrent.size(piece)) <= left && self.has_room(torrent, SLACK));
-        fits.then_some(piece)
+        let room = self.has_room(torrent, SLACK);
+        let fits = |piece: u32| {
+            let begun = torrent.active.contains_key(&piece);
+            begun || (room && u64::from(torrent.size(piece)) <= left)
+        };
+        match named {
+            Some(piece) => fits(piece).then_some(piece),
+            None => self.pick(peer, torrent, fits),
+        }
     }
 
-    fn pick(&self, _id: PeerId, peer: &Peer, torrent: &Torrent) -> Option<u32> {
+    fn pick(&self, peer: &Peer, torrent: &Torrent, fits: impl Fn(u32) -> bool) -> Option<u32> {
         let stranger = peer.is_stranger();
         let others: Vec<u64> = if stranger { self.own_nodes(torrent) } else { Vec::new() };
         picker::pick(&torrent.open, &peer.have, |piece| {
-            comes_over(torrent, peer, piece).then(|| Candidate {
+            (fits(piece) && comes_over(torrent, peer, piece)).then(|| Candidate {
                 piece,
                 started: torrent.active.contains_key(&piece),
                 mine: !stranger || picker::mine(piece, self.config.node, others.iter().copied()),
@@ -253,7 +276,9 @@ impl Swarm {
         let Some(torrent) = self.torrents.get_mut(&torrent_id) else { return 0 };
         let (units, size) = (torrent.units(piece), u64::from(torrent.size(piece)));
         let fresh = !torrent.active.contains_key(&piece);
-        let active = torrent.active.entry(piece).or_insert_with(|| Active::new(units));
+        let sole = torrent.suspects.contains(&piece);
+        let begin = || Active { sole, ..Active::new(units) };
+        let active = torrent.active.entry(piece).or_insert_with(begin);
         if active.hops == 0 {
             active.hops = peer.hops(piece).saturating_add(1);
         }
@@ -479,8 +504,7 @@ impl Swarm {
         if lease.duplicate {
             self.in_flight_bytes -= u64::from(torrent.bytes(piece, &lease.units));
         }
-        // A sole piece keeps its memory of that: it stays active.
-        if unheard && !torrent.active.get(&piece).is_some_and(|active| active.sole) {
+        if unheard {
             self.retire(torrent_id, piece);
         }
         self.refresh_open(torrent_id, piece);
@@ -546,9 +570,13 @@ impl Swarm {
     }
 
     /// How long our own nodes may be silent with a lease: eight pieces' time, as links and disks
-    /// hiccup, but at least a second.
+    /// hiccup, but at least a second, and never longer than keep-alives take.
     pub(super) fn stall_after(&self, piece_len: u32) -> Duration {
-        if self.down.peak == 0 { STRANGER_STALL } else { STALL.max(self.piece_time(piece_len) * 8) }
+        if self.down.peak == 0 {
+            STRANGER_STALL
+        } else {
+            (self.piece_time(piece_len) * 8).clamp(STALL, STALL_MAX)
+        }
     }
 
     /// How long a piece takes at our full downlink; a second if nothing is known of it.
@@ -577,8 +605,11 @@ impl Swarm {
 
 /// Whether `piece` may be asked of `peer`, which has or offers it.
 fn comes_over(torrent: &Torrent, peer: &Peer, piece: u32) -> bool {
-    let active = torrent.active.get(&piece);
-    active.is_none_or(|active| active.may_come_over(peer.hops(piece)))
+    let hops = peer.hops(piece);
+    match torrent.active.get(&piece) {
+        Some(active) => active.may_come_over(hops),
+        None => hops == 0 || !torrent.suspects.contains(&piece),
+    }
 }
 
 /// Pieces above the cap that a grant may still begin: grants cross on the wire with the message
@@ -588,6 +619,9 @@ const SLACK: u32 = 1;
 /// Least silence of our own nodes that counts.
 const STALL: Duration = Duration::from_secs(1);
 
+/// A silence that is long on any link: BEP 3's keep-alives come every two minutes.
+const STALL_MAX: Duration = Duration::from_secs(120);
+
 /// Least silence of strangers that counts: some wait for disks and round-robins of their own.
 pub(super) const STRANGER_STALL: Duration = Duration::from_secs(10);
 
@@ -596,6 +630,9 @@ const REJECTED_FOR: Duration = Duration::from_secs(2);
 
 /// Who stalled is not asked for anything for that long, times its strikes in a row.
 const AVOID: Duration = Duration::from_secs(2);
+
+/// What strikes for choking count at most.
+const AVOID_MOST: u32 = 8;
 
 /// So many silences in a row, and it is replaced.
 const STRIKES: u32 = 3;

@@ -1,3 +1,4 @@
+mod recovery;
 mod relay;
 
 use super::*;
@@ -18,6 +19,10 @@ struct Node {
 impl Node {
     fn new(start: Start, pieces: u32) -> Node {
         let config = Config { uplink: 10_000_000, downlink: 10_000_000, ..Config::default() };
+        Node::with(config, start, pieces)
+    }
+
+    fn with(config: Config, start: Start, pieces: u32) -> Node {
         let mut node = Node { swarm: Swarm::new(config), now: Time(0) };
         let len = u64::from(pieces) * u64::from(PIECE);
         node.on(Event::Add(T, TorrentSpec { len, piece_len: PIECE, start }));

@@ -38,9 +38,9 @@ impl Swarm {
             if matches!(peer.kind, Kind::Unknown(until) if until <= now) {
                 strangers.push(id);
             }
-            peer.bad.retain(|&piece, until| {
+            peer.bad.retain(|&piece, (until, said)| {
                 let over = *until <= now;
-                if over {
+                if over && *said {
                     again.push((id, piece));
                 }
                 !over
@@ -77,17 +77,23 @@ impl Swarm {
         }
     }
 
-    /// What a source gave away and nobody announced is given away again.
+    /// What a source gave away and nobody announced is given away again, also to strangers, who ask for
+    /// nothing that they are not shown.
     fn refetch_lost(&mut self) {
         let now = self.now;
+        let mut waiting = Vec::new();
         for torrent in self.torrents.values_mut() {
             let rate = self.up.peak.max(self.config.uplink).max(1);
             let piece_time =
                 Duration::from_nanos(u64::from(torrent.piece_len) * 1_000_000_000 / rate);
             if let Some(injection) = &mut torrent.injection {
                 injection.lose_older(now - LOST_AFTER.max(piece_time * 64));
+                if !injection.is_over() {
+                    waiting.extend(torrent.peers.iter().copied());
+                }
             }
         }
+        waiting.into_iter().for_each(|id| self.reveal(id));
     }
 
     /// A source that has sent everything once hides nothing any more.

@@ -6,6 +6,7 @@
 use super::{PeerId, Start, TorrentSpec};
 use crate::bitfield::Bitfield;
 use crate::swarm::inject::Injection;
+use crate::swarm::peer::Peer;
 use crate::time::Time;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
@@ -58,6 +59,12 @@ pub(crate) struct Torrent {
     /// Pieces in flight: active, or verified and not stored.
     pub(crate) in_flight: u32,
     pub(crate) more_peers_at: Time,
+    /// Pieces that were wrong: the next time each comes whole from one peer that has it whole, so that
+    /// blame is clear.
+    pub(crate) suspects: BTreeSet<u32>,
+    /// Pieces that were wrong when a node alone sent them: until when it is not asked for them again,
+    /// and how often that happened. It outlives the connection, for the node dials again.
+    pub(crate) wrong: BTreeMap<(u64, u32), (Time, u32)>,
 }
 
 /// A piece some of which was asked for.
@@ -68,7 +75,7 @@ pub(crate) struct Active {
     pub(crate) leases: Vec<Lease>,
     /// Who sent units that are here.
     pub(crate) sources: BTreeSet<PeerId>,
-    /// It was wrong once with several sources: now it comes whole from one, so blame is clear.
+    /// It is among the suspects.
     pub(crate) sole: bool,
     /// Connections its bytes cross from a node that has it whole; 0 as long as nobody was asked.
     pub(crate) hops: u8,
@@ -120,6 +127,8 @@ impl Torrent {
             virtual_time: 0,
             in_flight: 0,
             more_peers_at: Time(0),
+            suspects: BTreeSet::new(),
+            wrong: BTreeMap::new(),
         }
     }
 
@@ -143,6 +152,10 @@ impl Torrent {
         !self.have.none() || self.active.values().any(|active| active.offered)
     }
 
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.active.values().flat_map(|active| &active.leases)
+    }
+
     pub(crate) fn units(&self, piece: u32) -> u32 {
         self.size(piece).div_ceil(UNIT)
     }
@@ -162,6 +175,14 @@ impl Torrent {
         let nowhere = states.filter(|&(state, &copies)| *state == State::Missing && copies == 0);
         // At most as many as there are pieces.
         u32::try_from(nowhere.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether `peer` can go on with a piece that was begun, which takes no more room than it has.
+    pub(crate) fn begun_at(&self, peer: &Peer) -> bool {
+        self.active.iter().any(|(&piece, active)| {
+            let open = self.open.has(piece) && peer.have.has(piece);
+            open && active.may_come_over(peer.hops(piece))
+        })
     }
 
     /// Whether some peer should be asked for more of `piece`, as it is now.
