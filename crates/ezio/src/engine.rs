@@ -145,9 +145,6 @@ pub struct Engine {
 /// milliseconds of work; readers, writers and disk threads wait when it is full.
 const INPUTS_MAX: usize = 4096;
 
-/// Threads that hash and write: one can hash while another waits for the disk.
-const DISK_THREADS: usize = 3;
-
 impl Engine {
     /// Starts a node without torrents. What it has to tell goes to `notices`.
     ///
@@ -169,14 +166,14 @@ impl Engine {
             config.networks.clone(),
             Arc::clone(&shared),
         )?);
-        let disk = Arc::new(Disk::default());
+        let disk = Arc::new(Disk::new(config.budget));
         let status = Arc::new(Mutex::new(Status::default()));
         let mut threads = Vec::new();
         {
             let (connector, inputs) = (Arc::clone(&connector), inputs.clone());
             threads.push(spawn("connect", move || connector.run(&inputs))?);
         }
-        for number in 0..DISK_THREADS {
+        for number in 0..disk::THREADS {
             let (disk, inputs) = (Arc::clone(&disk), inputs.clone());
             threads.push(spawn(&format!("disk {number}"), move || disk.work(&inputs))?);
         }

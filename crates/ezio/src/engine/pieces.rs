@@ -11,10 +11,19 @@ use swarm::wire::BLOCK_LEN_MAX;
 
 /// Memory for blocks, given back when the last user of a block drops it: fresh pages from the
 /// kernel cost a quarter of a CPU second per GiB, used ones nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pool {
+    state: Mutex<PoolState>,
+    /// Bytes in use and kept together, above which nothing is kept.
+    kept_max: u64,
+}
+
+#[derive(Debug, Default)]
+struct PoolState {
     /// By power of two, from [`CLASS_MIN`] up.
-    free: Mutex<[Vec<Box<[u8]>>; CLASSES]>,
+    free: [Vec<Box<[u8]>>; CLASSES],
+    /// Bytes of all that is free or in use.
+    bytes: u64,
 }
 
 /// The smallest buffer: a block of BEP 3.
@@ -23,35 +32,51 @@ const CLASS_MIN: usize = 16 << 10;
 /// From 16 KiB to the largest block, 1 MiB.
 const CLASSES: usize = (BLOCK_LEN_MAX as usize / CLASS_MIN).ilog2() as usize + 1;
 
-/// Bytes of one class that are kept for later: one large piece.
-const KEPT_MAX: usize = 16 << 20;
-
 impl Pool {
+    /// Nothing yet. `budget`: bytes of pieces in memory, see [`swarm::swarm::Config::budget`].
+    pub(super) fn new(budget: u64) -> Pool {
+        Pool { state: Mutex::default(), kept_max: budget }
+    }
+
     /// A buffer of `len` bytes, at most [`BLOCK_LEN_MAX`]; they hold anything.
     pub(super) fn get(self: &Arc<Pool>, len: usize) -> Buffer {
         let size = len.next_power_of_two().max(CLASS_MIN);
-        let free = self.class(size).and_then(|class| self.lock()[class].pop());
+        let free = self.take(size);
         let bytes = free.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { bytes, len, pool: Arc::clone(self) }
     }
 
-    fn give_back(&self, bytes: Box<[u8]>) {
-        if let Some(class) = self.class(bytes.len()) {
-            let kept = &mut self.lock()[class];
-            if kept.len() * bytes.len() < KEPT_MAX {
-                kept.push(bytes);
+    /// A free buffer of `size` bytes. Without one, others make room for one that is to be made.
+    fn take(&self, size: usize) -> Option<Box<[u8]>> {
+        let mut state = self.lock();
+        let free = class(size).and_then(|class| state.free[class].pop());
+        if free.is_none() {
+            state.bytes += size as u64;
+            while state.bytes > self.kept_max
+                && let Some(unused) = state.free.iter_mut().find_map(Vec::pop)
+            {
+                state.bytes -= unused.len() as u64;
             }
+        }
+        free
+    }
+
+    fn give_back(&self, bytes: Box<[u8]>) {
+        let mut state = self.lock();
+        match class(bytes.len()) {
+            Some(class) if state.bytes <= self.kept_max => state.free[class].push(bytes),
+            _ => state.bytes -= bytes.len() as u64,
         }
     }
 
-    fn class(&self, size: usize) -> Option<usize> {
-        let class = (size.max(CLASS_MIN) / CLASS_MIN).ilog2() as usize;
-        (class < CLASSES && size.is_power_of_two()).then_some(class)
+    fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, [Vec<Box<[u8]>>; CLASSES]> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn class(size: usize) -> Option<usize> {
+    let class = (size.max(CLASS_MIN) / CLASS_MIN).ilog2() as usize;
+    (class < CLASSES && size.is_power_of_two()).then_some(class)
 }
 
 /// Memory of one block.
@@ -236,6 +261,11 @@ impl Piece {
             .collect()
     }
 
+    /// Its bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.parts.iter().map(|(_, part)| part.range.len() as u64).sum()
+    }
+
     /// All of it.
     pub(super) fn all(&self) -> Vec<&[u8]> {
         self.slices(0..u32::MAX)
@@ -249,7 +279,7 @@ mod tests {
     /// Blocks that overlap: what came first stays.
     #[test]
     fn a_piece_is_put_together_from_blocks_that_overlap() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(1 << 30));
         let mut assembly = Assembly::default();
         let mut insert = |begin: u32, len: usize, byte: u8| {
             let mut buffer = pool.get(len);
@@ -273,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_has_come_can_be_passed_on_before_the_piece_is_whole() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(1 << 30));
         let arriving = Arriving::default();
         let come = |begin: u32, byte: u8| {
             let mut buffer = pool.get(10);
@@ -304,7 +334,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "lacks [4..6]")]
     fn a_piece_with_a_gap_is_not_whole() {
-        let pool = Arc::new(Pool::default());
+        let pool = Arc::new(Pool::new(1 << 30));
         let mut assembly = Assembly::default();
         assembly.insert(0, pool.get(4));
         assembly.insert(6, pool.get(4));
@@ -312,10 +342,17 @@ mod tests {
     }
 
     #[test]
-    fn buffers_are_used_again() {
-        let pool = Arc::new(Pool::default());
+    fn buffers_are_used_again_and_what_is_kept_is_bounded() {
+        let pool = Arc::new(Pool::new(3 << 20));
         let first = pool.get(1 << 20).bytes().as_ptr();
         assert_eq!(pool.get(700_000).bytes().as_ptr(), first);
         assert_eq!(pool.get(5).bytes().len(), 5);
+        let small: Vec<_> = (0..64).map(|_| pool.get(16 << 10)).collect();
+        drop(small);
+        let large: Vec<_> = (0..5).map(|_| pool.get(1 << 20)).collect();
+        assert_eq!(pool.lock().bytes, 5 << 20, "the small ones made room");
+        drop(large);
+        assert_eq!(pool.lock().bytes, 3 << 20);
+        assert_eq!(pool.lock().free[CLASSES - 1].len(), 3);
     }
 }

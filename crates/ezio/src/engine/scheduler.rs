@@ -4,7 +4,7 @@
 //! swarm's budget bounds.
 
 use super::connect::Connector;
-use super::disk::{Disk, Job as DiskJob};
+use super::disk::Disk;
 use super::link::Link;
 use super::pieces::{Arriving, Buffer, Pool};
 use super::{
@@ -122,13 +122,13 @@ impl Scheduler {
     ) -> Scheduler {
         let now = Instant::now();
         Scheduler {
-            swarm: Swarm::new(config),
             started: now,
             inputs,
             shared,
             connector,
             disk,
-            pool: Arc::default(),
+            pool: Arc::new(Pool::new(config.budget)),
+            swarm: Swarm::new(config),
             status,
             notices,
             torrents: BTreeMap::new(),
@@ -276,7 +276,7 @@ impl Scheduler {
                 if let Some(carried) = self.torrents.get(&torrent)
                     && carried.target.is_some()
                 {
-                    self.disk.push(DiskJob::Finish(Arc::clone(carried)));
+                    self.disk.finish(Arc::clone(carried));
                 }
             }
             Action::Close(peer, reason) => {
@@ -427,7 +427,7 @@ impl Scheduler {
         let Some(carried) = self.torrents.get(&torrent) else { return };
         let Some(len) = carried.piece_len(piece) else { return };
         if let Some(whole) = carried.arriving.finish(piece, len) {
-            self.disk.push(DiskJob::Verify(Arc::clone(carried), piece, whole));
+            self.disk.verify(Arc::clone(carried), piece, whole);
         }
     }
 
@@ -438,7 +438,7 @@ impl Scheduler {
         carried.have.insert(piece);
         // Only now: a writer that does not find it here looks there next.
         carried.arriving.remove(piece);
-        self.disk.push(DiskJob::Store(Arc::clone(carried), piece, whole));
+        self.disk.store(Arc::clone(carried), piece, whole);
     }
 
     fn found(&mut self, info_hash: &Digest, addr: SocketAddr) {

@@ -180,9 +180,10 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
     let (stream, _) = listener.accept().unwrap();
     let link = link::Link::new(PeerId(0), carried, stream, addr, [0; 20], true);
     link.with_outbox(|outbox| outbox.allow(u64::MAX));
+    let pool = Arc::new(pieces::Pool::new(1 << 20));
     let (sender, receiver) = sync_channel(REQUESTS as usize + 10);
     thread::scope(|scope| {
-        scope.spawn(|| reader::run(&link, &Arc::default(), &Inputs(sender), &shared));
+        scope.spawn(|| reader::run(&link, &pool, &Inputs(sender), &shared));
         let mut bytes = Vec::new();
         for _ in 0..REQUESTS {
             let block = Block { piece: 0, begin: 0, len: 16 << 10 };
