@@ -45,6 +45,13 @@ pub trait Store: Send + Sync {
         let _ = range;
     }
 
+    /// The file that holds all of `range` in one piece, and the offset there, unless it is known not
+    /// to be in the page cache: the kernel can send it from there, and is not expected to fail.
+    fn in_file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        let _ = range;
+        None
+    }
+
     /// Whether all of `range` is known, without reading, to be zeros.
     fn is_hole(&self, range: Range<u64>) -> bool {
         let _ = range;

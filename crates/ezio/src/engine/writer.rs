@@ -9,7 +9,10 @@ use super::pieces::Piece;
 use super::tcp::Window;
 use super::throttle::Limits;
 use super::{Input, Inputs, Shared};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
 use socket2::SockRef;
+use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +35,10 @@ pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
 
 /// BEP 3: clients close connections after two minutes of silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
+
+/// Blocks from this length on are sent from their file, each with a system call of its own; for
+/// shorter ones it is cheaper to read many and send them with one.
+const FROM_FILE_MIN: u32 = 128 << 10;
 
 struct Writer<'a> {
     link: &'a Link,
@@ -76,6 +83,9 @@ impl Writer<'_> {
             self.drop_run(run);
             return Ok(());
         }
+        if in_memory.is_none() && run.block >= FROM_FILE_MIN && self.send_from_file(run)? {
+            return Ok(());
+        }
         let mut disk = std::mem::take(&mut self.disk);
         if in_memory.is_none() {
             // A run has at most 1 MiB.
@@ -99,11 +109,69 @@ impl Writer<'_> {
                     vec![&disk[from..from + portion.len as usize]]
                 }
             };
-            self.portion(portion, &parts)?;
+            self.portion(portion, |writer| send(&writer.link.stream, portion, &parts))?;
             rest = later;
         }
         self.disk = disk;
         Ok(())
+    }
+
+    /// Has the kernel send a run from the file that it is in (sendfile(2)): half of what reading and
+    /// writing costs. `false` if it is not in one.
+    fn send_from_file(&mut self, run: Run) -> io::Result<bool> {
+        let torrent = &self.link.torrent;
+        let start = torrent.piece_start(run.piece) + u64::from(run.begin);
+        let Some((file, at)) = torrent.store.in_file(start..start + u64::from(run.len)) else {
+            return Ok(false);
+        };
+        for block in run.blocks() {
+            let portion = Run { begin: block.begin, len: block.len, ..run };
+            let place = at + u64::from(block.begin - run.begin);
+            self.portion(portion, |writer| writer.block_of(file, place, block))?;
+        }
+        Ok(true)
+    }
+
+    /// Sends a block that is at `place` of `file`. What the kernel cannot send is read.
+    fn block_of(&mut self, file: &File, place: u64, block: Block) -> io::Result<()> {
+        let stream = &self.link.stream;
+        let mut header = Vec::with_capacity(PIECE_HEADER_LEN);
+        Message::Piece(block).encode(&mut header);
+        let mut sent = 0;
+        while sent < header.len() {
+            // Not a packet of its own.
+            sent += SockRef::from(stream).send_with_flags(&header[sent..], libc::MSG_MORE)?;
+        }
+        let (mut at, end) = (place, place + u64::from(block.len));
+        while at < end {
+            // A block has at most 1 MiB.
+            let left = (end - at) as usize;
+            match sendfile(stream, file, Some(&mut at), left) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        // Less than a block.
+        let done = (at - place) as u32;
+        self.read_and_send(Block { begin: block.begin + done, len: block.len - done, ..block })
+    }
+
+    /// Sends the end of a block whose beginning has been sent.
+    fn read_and_send(&mut self, rest: Block) -> io::Result<()> {
+        if rest.len == 0 {
+            return Ok(());
+        }
+        self.disk.resize(rest.len as usize, 0);
+        let torrent = &self.link.torrent;
+        let start = torrent.piece_start(rest.piece) + u64::from(rest.begin);
+        if let Err(error) = torrent.store.read_at(start, &mut self.disk) {
+            torrent.have.remove(rest.piece);
+            let (torrent, piece) = (torrent.id, rest.piece);
+            self.inputs.send(Input::Unreadable { torrent, piece, error });
+            return Err(io::Error::other("a block could not be read to its end"));
+        }
+        (&self.link.stream).write_all(&self.disk)
     }
 
     /// What is in memory of a run: verified, or as it comes in.
@@ -122,11 +190,15 @@ impl Writer<'_> {
     }
 
     /// Sends some blocks, and before them what has been said since the last ones.
-    fn portion(&mut self, portion: Run, parts: &[&[u8]]) -> io::Result<()> {
+    fn portion(
+        &mut self,
+        portion: Run,
+        hand: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.link.with_outbox(|outbox| outbox.take_control(&mut self.control));
         self.say()?;
         let begin = Instant::now();
-        send(&self.link.stream, portion, parts)?;
+        hand(self)?;
         self.window.follow(&self.link.stream)?;
         if self.pace.handed(portion.len, begin.elapsed()) {
             self.tell_kernel()?;

@@ -3,7 +3,7 @@
 use super::{Store, StoreError, for_spans, io_reason};
 use anyhow::{Context as _, bail};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
@@ -58,14 +58,22 @@ impl DeviceStore {
     }
 
     /// Whether `part` seems to be in the page cache: asked of a byte in each MiB. The advice looks at
-    /// every page, which for cached data costs a third of what reading it does.
-    fn is_cached(&self, part: Extent) -> bool {
+    /// every page, which for cached data costs a third of what reading it does. `None` if the file
+    /// system does not tell; that is how tmpfs answers, where everything is in memory.
+    fn is_cached(&self, part: Extent) -> Option<bool> {
         let at_once = |offset| {
             let mut byte = [0];
             let buffers = &mut [IoSliceMut::new(&mut byte)];
-            matches!(preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT), Ok(1))
+            preadv2(&self.file, buffers, offset, ReadWriteFlags::NOWAIT)
         };
-        (part.offset..part.end()).step_by(1 << 20).all(at_once) && at_once(part.end() - 1)
+        for offset in (part.offset..part.end()).step_by(1 << 20).chain([part.end() - 1]) {
+            match at_once(offset) {
+                Ok(1) => {}
+                Err(Errno::OPNOTSUPP) => return None,
+                _ => return Some(false),
+            }
+        }
+        Some(true)
     }
 
     /// Reads from the file; what is known to be a hole is filled with zeros instead.
@@ -115,7 +123,7 @@ impl Store for DeviceStore {
 
     fn prefetch(&self, range: Range<u64>) {
         for span in self.layout.spans(range) {
-            if self.is_cached(span.device) {
+            if self.is_cached(span.device) == Some(true) {
                 continue;
             }
             // A hint: what it cannot do, the read does.
@@ -126,6 +134,12 @@ impl Store for DeviceStore {
                 Advice::WillNeed,
             );
         }
+    }
+
+    fn in_file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        let mut spans = self.layout.spans(range);
+        let span = spans.next().filter(|_| self.data.is_none() && spans.next().is_none())?;
+        (self.is_cached(span.device) != Some(false)).then_some((&self.file, span.device.offset))
     }
 
     fn is_hole(&self, range: Range<u64>) -> bool {
@@ -155,7 +169,7 @@ fn data_parts(file: &File, len: u64) -> Option<Vec<Extent>> {
         let from = match seek(file, SeekFrom::Data(at)) {
             Ok(from) => from.min(len),
             // No data from here to the end.
-            Err(rustix::io::Errno::NXIO) => break,
+            Err(Errno::NXIO) => break,
             Err(_) => return None,
         };
         let to = seek(file, SeekFrom::Hole(from)).ok()?.min(len);
