@@ -6,6 +6,7 @@ use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use swarm::layout::Layout;
@@ -68,7 +69,9 @@ impl DeviceTarget {
     fn write_device(&self, offset: u64, parts: &[&[u8]]) -> Result<(), StoreError> {
         let end = offset + parts.iter().map(|part| part.len() as u64).sum::<u64>();
         write_exact(&self.file, offset, parts)
-            .map_err(|(at, error)| self.failed("write", at, end - at, error))
+            .map_err(|(at, error)| self.failed("write", at, end - at, error))?;
+        begin_writeback(&self.file, offset, end - offset);
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {
@@ -147,6 +150,20 @@ impl Store for DeviceTarget {
         }
         Ok(())
     }
+}
+
+/// Has the kernel begin to bring a range to the medium (sync_file_range(2)). It would begin by itself
+/// when a tenth of the memory waits to be written, and a slow disk would then be idle until there,
+/// and busy for as long when everything else is done.
+#[allow(unsafe_code)] // No library that we have offers this call.
+fn begin_writeback(file: &File, offset: u64, len: u64) {
+    // What does not fit is beyond any file; 0 would mean all to the end.
+    let (Ok(offset), Ok(len @ 1..)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+    // SAFETY: it takes numbers only, and the descriptor is open as long as `file` is borrowed.
+    // It is a hint: whether all is on the medium is known from the flush.
+    let _ = unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE)
+    };
 }
 
 /// Puts what `head` (the image's first bytes) says over what was read of `range`.
