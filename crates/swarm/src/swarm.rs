@@ -17,8 +17,10 @@
 //! | `send` | who may ask, for how much, for how long |
 //! | `inject` | the order of a source |
 //! | `keep` | verified, stored, in memory, announced; wrong pieces and whom to blame |
+//! | `caps` | what a person, or a tool, allows at the most |
 //! | `tick` | what happens because time passes |
 
+mod caps;
 mod check;
 mod connect;
 mod inject;
@@ -29,6 +31,7 @@ mod send;
 mod tick;
 mod torrent;
 
+pub use caps::Caps;
 pub use torrent::UNIT;
 
 use crate::time::Time;
@@ -117,6 +120,8 @@ pub struct TorrentSpec {
 pub enum Event {
     /// A torrent is to be carried.
     Add(TorrentId, TorrentSpec),
+    /// From now on it keeps to these bounds.
+    Cap(TorrentId, Caps),
     /// It is to be left alone until `Resume`: nothing is asked for, nothing served.
     Pause(TorrentId),
     /// It goes on.
@@ -219,6 +224,8 @@ pub enum Reason {
     Useless,
     /// The torrent was removed here.
     Removed,
+    /// It has as many connections as its [`Caps`] allow.
+    Full,
 }
 
 /// How far a torrent is.
@@ -387,6 +394,7 @@ impl Swarm {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Add(id, spec) => self.add(id, &spec),
+            Event::Cap(id, caps) => self.set_caps(id, caps),
             Event::Pause(id) => self.pause(id, true),
             Event::Resume(id) => self.pause(id, false),
             Event::Remove(id) => self.remove(id),

@@ -26,10 +26,16 @@ impl Swarm {
         let mut peer = Peer::new(torrent_id, node, fast, kind, torrent.pieces());
         let wrong = torrent.wrong.range((node, 0)..=(node, u32::MAX));
         peer.bad.extend(wrong.map(|(&(_, piece), &(until, _))| (piece, (until, false))));
+        peer.since = self.now;
         let fresh = self.peers.insert(id, peer).is_none();
         assert!(fresh, "connection {id:?} is new twice");
         torrent.peers.insert(id);
-        if let Some(message) = inventory(torrent, fast) {
+        let message = inventory(torrent, fast);
+        self.admit(id);
+        if !self.peers.contains_key(&id) {
+            return;
+        }
+        if let Some(message) = message {
             self.send(id, message);
         }
         if extended {
@@ -148,6 +154,7 @@ impl Swarm {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if matches!(peer.kind, Kind::Unknown(_)) {
             peer.kind = Kind::Stranger;
+            self.admit(id);
             self.reveal(id);
             self.ask_stranger(id);
             self.dirty = true;

@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     /// Which program it is, the same on all its connections.
     pub(crate) node: u64,
     pub(crate) fast: bool,
+    /// When it connected.
+    pub(crate) since: Time,
     pub(crate) kind: Kind,
     /// One of our own that injects the image.
     pub(crate) source: bool,
@@ -99,6 +101,7 @@ impl Peer {
             torrent,
             node,
             fast,
+            since: Time(0),
             kind,
             source: false,
             rate: 0,

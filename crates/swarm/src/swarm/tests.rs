@@ -1,3 +1,4 @@
+mod caps;
 mod recovery;
 mod relay;
 
