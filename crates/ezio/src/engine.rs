@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::networks::Networks;
-use swarm::swarm::{Config, Event, PeerId, TorrentId};
+use swarm::swarm::{Caps, Config, Event, PeerId, TorrentId};
 use swarm::wire::{BLOCK_LEN_MAX, Block, Handshake};
 use throttle::Limits;
 
@@ -243,6 +243,12 @@ impl Engine {
         self.inputs.send(Input::Pause { info_hash, paused });
     }
 
+    /// Bounds the connections of a torrent, and how many peers it serves at a time. What is not
+    /// carried is ignored.
+    pub fn cap(&self, info_hash: Digest, caps: Caps) {
+        self.inputs.send(Input::Cap { info_hash, caps });
+    }
+
     /// Forgets a torrent and ends its connections. What of it is being written is written. What is
     /// not carried is ignored.
     pub fn remove(&self, info_hash: Digest) {
@@ -388,6 +394,10 @@ enum Input {
     Pause {
         info_hash: Digest,
         paused: bool,
+    },
+    Cap {
+        info_hash: Digest,
+        caps: Caps,
     },
     /// Told to the sender when it is done.
     Remove(Digest, SyncSender<()>),

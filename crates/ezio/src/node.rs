@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::networks::Networks;
+use swarm::swarm::Caps;
 
 /// How a node meets others.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +108,11 @@ impl Node {
     /// As [`Engine::pause`].
     pub fn pause(&self, info_hash: Digest, paused: bool) {
         self.engine.pause(info_hash, paused);
+    }
+
+    /// As [`Engine::cap`].
+    pub fn cap(&self, info_hash: Digest, caps: Caps) {
+        self.engine.cap(info_hash, caps);
     }
 
     /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.

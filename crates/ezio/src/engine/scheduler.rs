@@ -185,6 +185,11 @@ impl Scheduler {
                 let _ = done.send(());
             }
             Input::Pause { info_hash, paused } => self.pause(&info_hash, paused),
+            Input::Cap { info_hash, caps } => {
+                if let Some(carried) = self.shared.torrent(&info_hash) {
+                    self.handle(Event::Cap(carried.id, caps));
+                }
+            }
             Input::Remove(info_hash, done) => {
                 self.remove(&info_hash);
                 let _ = done.send(());
@@ -284,7 +289,8 @@ impl Scheduler {
                     tracing::debug!(addr = %link.addr, ?reason, "closed");
                     link.close();
                 });
-                let wait = if reason == Reason::Silent { SILENT_FOR } else { BAD_FOR };
+                let brief = matches!(reason, Reason::Silent | Reason::Full);
+                let wait = if brief { SILENT_FOR } else { BAD_FOR };
                 let again = Instant::now() + wait;
                 self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
             }
@@ -480,7 +486,9 @@ impl Scheduler {
             .addresses
             .iter()
             .filter_map(|(&key, address)| match *address {
-                Address::Idle { again, failures } if again <= now => Some((failures, again, key)),
+                Address::Idle { again, failures } if again <= now && !self.swarm.is_full(key.0) => {
+                    Some((failures, again, key))
+                }
                 _ => None,
             })
             .collect();

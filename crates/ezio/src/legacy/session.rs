@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::metainfo::{Digest, Metainfo};
+use swarm::swarm::Caps;
 
 /// A node and what it carries. Many threads may use it.
 pub(super) struct Session {
@@ -93,11 +94,17 @@ impl Session {
     }
 
     /// Carries the torrent of these bytes, whose image is at `path`, all of it if `seed`; else it
-    /// is written there from the beginning.
+    /// is written there from the beginning. It keeps to `caps`.
     ///
     /// # Errors
     /// What stands against it; then nothing was written.
-    pub(super) fn add(&self, torrent: Vec<u8>, path: &Path, seed: bool) -> Result<(), Refused> {
+    pub(super) fn add(
+        &self,
+        torrent: Vec<u8>,
+        path: &Path,
+        seed: bool,
+        caps: Caps,
+    ) -> Result<(), Refused> {
         let metainfo = Metainfo::parse(torrent).context("failed to decode node");
         let metainfo = Arc::new(metainfo.map_err(Refused::Torrent)?);
         let info_hash = metainfo.info_hash();
@@ -117,7 +124,11 @@ impl Session {
         let mut inner = self.lock();
         inner.opening.remove(&info_hash);
         let (content, claim) = opened.map_err(Refused::Path)?;
-        inner.carry(metainfo, content, claim, path, self.started.elapsed())
+        inner.carry(metainfo, content, claim, path, self.started.elapsed())?;
+        if let Some(node) = &inner.node {
+            node.cap(info_hash, caps);
+        }
+        Ok(())
     }
 
     fn open(

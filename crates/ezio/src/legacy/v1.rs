@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use swarm::bencode::Limits;
+use swarm::swarm::Caps;
 
 /// Defaults of `-e` and `-t`.
 const RATIO: i64 = 3;
@@ -112,7 +113,7 @@ fn serve(options: &Options, pairs: &[(String, String)]) -> anyhow::Result<End> {
         if options.sequential {
             print("//NOTE// Sequential download is enabled!\n");
         }
-        let added = session.add(torrent, Path::new(path), options.upload);
+        let added = session.add(torrent, Path::new(path), options.upload, caps(options));
         if let Err(refused) = added {
             session.end();
             return Err(refused.why());
@@ -122,6 +123,20 @@ fn serve(options: &Options, pairs: &[(String, String)]) -> anyhow::Result<End> {
     let end = run.to_the_end();
     session.end();
     end
+}
+
+/// What a person typed binds. Numbers that are not positive are no bound, as with libtorrent; nor is
+/// what was not typed, because the defaults of 1.x make islands of a large swarm.
+fn caps(options: &Options) -> Caps {
+    let cap = |number: Option<i64>| {
+        let number = number.filter(|&number| number > 0)?;
+        Some(u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    Caps {
+        uploads: cap(options.max_uploads),
+        connections: cap(options.max_connections),
+        strangers_only: false,
+    }
 }
 
 /// The bytes of a torrent file.
