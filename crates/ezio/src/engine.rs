@@ -16,6 +16,7 @@ mod connect;
 mod disk;
 mod link;
 mod pace;
+mod pex;
 mod pieces;
 mod reader;
 mod recheck;

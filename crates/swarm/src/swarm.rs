@@ -36,6 +36,7 @@ pub use torrent::UNIT;
 
 use crate::time::Time;
 use crate::wire::Message;
+use crate::wire::pex::Pex;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -113,6 +114,8 @@ pub struct TorrentSpec {
     pub piece_len: u32,
     /// What is here.
     pub start: Start,
+    /// Its peers are told of nobody, and nobody is taken from them (BEP 27).
+    pub private: bool,
 }
 
 /// All that can happen to a node.
@@ -207,6 +210,17 @@ pub enum Action {
     Close(PeerId, Reason),
     /// More connections would help.
     MorePeers(TorrentId),
+    /// The peer of a torrent that is not private has introduced itself.
+    Met {
+        /// Who.
+        peer: PeerId,
+        /// The id it wants `ut_pex` messages (BEP 11) with; `None` if it wants none.
+        pex_id: Option<u8>,
+        /// Where it listens, if it says so.
+        port: Option<u16>,
+    },
+    /// The peer tells of others, who may be anybody.
+    Pex(PeerId, Pex),
 }
 
 pub use crate::outbox::Run;

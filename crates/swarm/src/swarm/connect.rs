@@ -2,10 +2,11 @@
 
 use super::peer::{Kind, Peer};
 use super::torrent::Torrent;
-use super::{PeerId, Reason, Swarm, TorrentId};
+use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::bitfield::Bitfield;
 use crate::wire::Message;
 use crate::wire::extension::{Coming, HELLO_ID, Hello, XG_ID, Xg};
+use crate::wire::pex::{PEX_ID, Pex};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -19,7 +20,7 @@ impl Swarm {
         extended: bool,
     ) {
         let Some(torrent) = self.torrents.get_mut(&torrent_id) else {
-            self.out.push(super::Action::Close(id, Reason::Removed));
+            self.out.push(Action::Close(id, Reason::Removed));
             return;
         };
         let kind = if extended { Kind::Unknown(self.now + HELLO_WITHIN) } else { Kind::Stranger };
@@ -110,6 +111,7 @@ impl Swarm {
                 Ok(xg) => self.on_xg(id, &xg),
                 Err(_) => self.close(id, Reason::Nonsense("a malformed xg message")),
             },
+            Message::Extended { id: PEX_ID, payload } => self.on_pex(id, &payload),
             // Extensions we did not offer, hints we have no use for, and what the reader handles.
             Message::Extended { .. }
             | Message::KeepAlive
@@ -131,6 +133,10 @@ impl Swarm {
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rate = hello.rate;
+        if self.torrents.get(&peer.torrent).is_some_and(|torrent| !torrent.private) {
+            let (pex_id, port) = (hello.pex_id, hello.port);
+            self.out.push(Action::Met { peer: id, pex_id, port });
+        }
         peer.reqq = hello.reqq.unwrap_or(peer.reqq).max(1);
         if let (Kind::Unknown(_) | Kind::Stranger, Some(xg_id)) = (peer.kind, hello.xg_id) {
             peer.kind = Kind::Own { xg_id };
@@ -147,6 +153,18 @@ impl Swarm {
             self.is_stranger(id);
         }
         self.dirty = true;
+    }
+
+    /// Peers of a private torrent were not asked for others.
+    fn on_pex(&mut self, id: PeerId, payload: &[u8]) {
+        let torrent = self.peers.get(&id).and_then(|peer| self.torrents.get(&peer.torrent));
+        if torrent.is_none_or(|torrent| torrent.private) {
+            return;
+        }
+        match Pex::decode(payload) {
+            Ok(pex) => self.out.push(Action::Pex(id, pex)),
+            Err(_) => self.close(id, Reason::Nonsense("a malformed ut_pex message")),
+        }
     }
 
     /// Settles that a peer knows nothing of `xg`.
@@ -266,6 +284,7 @@ impl Swarm {
         let torrent = self.torrents.get(&torrent);
         Hello {
             xg_id: Some(XG_ID),
+            pex_id: torrent.filter(|torrent| !torrent.private).map(|_| PEX_ID),
             port: self.config.port,
             reqq: Some(REQQ),
             client: Some(concat!("EZIO ", env!("CARGO_PKG_VERSION")).into()),

@@ -66,6 +66,7 @@ pub(crate) struct Torrent {
     /// and how often that happened. It outlives the connection, for the node dials again.
     pub(crate) wrong: BTreeMap<(u64, u32), (Time, u32)>,
     pub(crate) caps: Caps,
+    pub(crate) private: bool,
 }
 
 /// A piece some of which was asked for.
@@ -131,6 +132,7 @@ impl Torrent {
             suspects: BTreeSet::new(),
             wrong: BTreeMap::new(),
             caps: Caps::default(),
+            private: spec.private,
         }
     }
 
