@@ -18,6 +18,7 @@
 //! | `inject` | the order of a source |
 //! | `keep` | verified, stored, in memory, announced; wrong pieces and whom to blame |
 //! | `caps` | what a person, or a tool, allows at the most |
+//! | `metadata` | who is handed the torrent itself |
 //! | `tick` | what happens because time passes |
 
 mod caps;
@@ -25,6 +26,7 @@ mod check;
 mod connect;
 mod inject;
 mod keep;
+mod metadata;
 mod peer;
 mod receive;
 mod send;
@@ -114,8 +116,11 @@ pub struct TorrentSpec {
     pub piece_len: u32,
     /// What is here.
     pub start: Start,
-    /// Its peers are told of nobody, and nobody is taken from them (BEP 27).
+    /// Its peers are told of nobody, and nobody is taken from them (BEP 27); nor is anybody handed
+    /// the torrent itself, which private trackers hand out.
     pub private: bool,
+    /// Bytes of the `info` dictionary, which others may ask for (BEP 9); 0 if there is none.
+    pub metadata_len: u32,
 }
 
 /// All that can happen to a node.
@@ -221,6 +226,15 @@ pub enum Action {
     },
     /// The peer tells of others, who may be anybody.
     Pex(PeerId, Pex),
+    /// Send the peer this piece of the `info` dictionary, or refuse it if too much waits to be sent.
+    Metadata {
+        /// Whom.
+        peer: PeerId,
+        /// The id it wants `ut_metadata` messages (BEP 9) with.
+        id: u8,
+        /// Which piece; it exists.
+        piece: u32,
+    },
 }
 
 pub use crate::outbox::Run;

@@ -301,6 +301,9 @@ impl Scheduler {
             }
             Action::Met { peer, pex_id, port } => self.met(peer, pex_id, port),
             Action::Pex(peer, pex) => self.told_of(peer, &pex),
+            Action::Metadata { peer, id, piece } => {
+                self.link(peer, |link| link.hand_out(id, piece))
+            }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
         }
     }
@@ -335,6 +338,8 @@ impl Scheduler {
             piece_len: metainfo.piece_len(),
             start,
             private: metainfo.is_private(),
+            // A torrent has 256 MiB at the most.
+            metadata_len: metainfo.info_bytes().len() as u32,
         };
         let info_hash = metainfo.info_hash();
         let carried = Arc::new(Carried {

@@ -6,6 +6,7 @@ use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::bitfield::Bitfield;
 use crate::wire::Message;
 use crate::wire::extension::{Coming, HELLO_ID, Hello, XG_ID, Xg};
+use crate::wire::metadata::METADATA_ID;
 use crate::wire::pex::{PEX_ID, Pex};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -112,6 +113,7 @@ impl Swarm {
                 Err(_) => self.close(id, Reason::Nonsense("a malformed xg message")),
             },
             Message::Extended { id: PEX_ID, payload } => self.on_pex(id, &payload),
+            Message::Extended { id: METADATA_ID, payload } => self.on_metadata(id, &payload),
             // Extensions we did not offer, hints we have no use for, and what the reader handles.
             Message::Extended { .. }
             | Message::KeepAlive
@@ -133,6 +135,7 @@ impl Swarm {
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rate = hello.rate;
+        peer.metadata_id = hello.metadata_id;
         if self.torrents.get(&peer.torrent).is_some_and(|torrent| !torrent.private) {
             let (pex_id, port) = (hello.pex_id, hello.port);
             self.out.push(Action::Met { peer: id, pex_id, port });
@@ -282,8 +285,11 @@ impl Swarm {
     /// What we say first, and what is only for our own.
     fn hello(&self, torrent: TorrentId) -> Hello {
         let torrent = self.torrents.get(&torrent);
+        let metadata_len = torrent.map(|torrent| torrent.metadata_len).filter(|&len| len > 0);
         Hello {
             xg_id: Some(XG_ID),
+            metadata_id: metadata_len.map(|_| METADATA_ID),
+            metadata_len: metadata_len.map(u64::from),
             pex_id: torrent.filter(|torrent| !torrent.private).map(|_| PEX_ID),
             port: self.config.port,
             reqq: Some(REQQ),

@@ -67,6 +67,8 @@ pub(crate) struct Torrent {
     pub(crate) wrong: BTreeMap<(u64, u32), (Time, u32)>,
     pub(crate) caps: Caps,
     pub(crate) private: bool,
+    /// Bytes of the `info` dictionary that are handed out; 0 if it is not.
+    pub(crate) metadata_len: u32,
 }
 
 /// A piece some of which was asked for.
@@ -133,6 +135,7 @@ impl Torrent {
             wrong: BTreeMap::new(),
             caps: Caps::default(),
             private: spec.private,
+            metadata_len: if spec.private { 0 } else { spec.metadata_len },
         }
     }
 

@@ -6,6 +6,8 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `m.ut_metadata` | the id for `ut_metadata` messages (BEP 9, see [`metadata`](super::metadata)) |
+//! | `metadata_size` | bytes of the `info` dictionary, if the sender has it and hands it out |
 //! | `m.ut_pex` | the same for `ut_pex` messages (BEP 11, see [`pex`](super::pex)) |
 //! | `m.xg` | the id by which the sender wants to be sent `xg` messages; 0 or absent: none |
 //! | `xg.block` | largest block in bytes the sender serves and takes |
@@ -38,6 +40,10 @@ pub const XG_ID: u8 = 1;
 pub struct Hello {
     /// The id to send `xg` messages with, if the peer knows them.
     pub xg_id: Option<u8>,
+    /// The id to send `ut_metadata` messages with, if the peer knows them.
+    pub metadata_id: Option<u8>,
+    /// Bytes of the `info` dictionary, if the peer has it.
+    pub metadata_len: Option<u64>,
     /// The id to send `ut_pex` messages with, if the peer wants them.
     pub pex_id: Option<u8>,
     /// The peer's listening TCP port.
@@ -61,6 +67,9 @@ impl Hello {
         let mut encoder = Encoder::new();
         encoder.dict(|d| {
             d.key("m").dict(|m| {
+                if let Some(id) = self.metadata_id {
+                    m.key("ut_metadata").uint(id.into());
+                }
                 if let Some(id) = self.pex_id {
                     m.key("ut_pex").uint(id.into());
                 }
@@ -68,6 +77,9 @@ impl Hello {
                     m.key("xg").uint(id.into());
                 }
             });
+            if let Some(len) = self.metadata_len {
+                d.key("metadata_size").uint(len);
+            }
             if let Some(port) = self.port {
                 d.key("p").uint(port.into());
             }
@@ -77,11 +89,13 @@ impl Hello {
             if let Some(client) = &self.client {
                 d.key("v").bytes(client.as_bytes());
             }
-            d.key("xg").dict(|xg| {
-                xg.key("block").uint(self.block.into());
-                xg.key("rate").uint(self.rate);
-                xg.key("seed").uint(self.seed.into());
-            });
+            if self.xg_id.is_some() || self.block > 0 || self.rate > 0 || self.seed {
+                d.key("xg").dict(|xg| {
+                    xg.key("block").uint(self.block.into());
+                    xg.key("rate").uint(self.rate);
+                    xg.key("seed").uint(self.seed.into());
+                });
+            }
         });
         encoder.finish()
     }
@@ -100,13 +114,17 @@ impl Hello {
     fn field(&mut self, d: &mut Decoder<'_>, key: &[u8]) -> Result<(), BencodeError> {
         match key {
             b"m" => d.dict(|d, key| {
-                match key {
-                    b"xg" => self.xg_id = u8::try_from(d.uint()?).ok().filter(|&id| id != 0),
-                    b"ut_pex" => self.pex_id = u8::try_from(d.uint()?).ok().filter(|&id| id != 0),
-                    _ => {}
-                }
+                let id = match key {
+                    b"ut_metadata" => &mut self.metadata_id,
+                    b"ut_pex" => &mut self.pex_id,
+                    b"xg" => &mut self.xg_id,
+                    _ => return Ok(()),
+                };
+                *id = u8::try_from(d.uint()?).ok().filter(|&id| id != 0);
                 Ok::<(), BencodeError>(())
             })?,
+            // Some write 0, or less, for none.
+            b"metadata_size" => self.metadata_len = u64::try_from(d.int()?).ok().filter(|&n| n > 0),
             b"p" => self.port = u16::try_from(d.uint()?).ok(),
             b"reqq" => self.reqq = Some(saturated(d.uint()?)),
             b"v" => {
@@ -237,6 +255,7 @@ mod tests {
               11:upload_onlyi1e1:v18:libtorrent/2.0.8.06:yourip4:\x7f\0\0\x01e",
         );
         let wanted = Hello {
+            metadata_id: Some(2),
             pex_id: Some(1),
             reqq: Some(2000),
             client: Some("libtorrent/2.0.8.0".into()),
@@ -249,6 +268,8 @@ mod tests {
     fn ours_is_written_as_documented() {
         let hello = Hello {
             xg_id: Some(XG_ID),
+            metadata_id: Some(3),
+            metadata_len: Some(31235),
             pex_id: Some(2),
             port: Some(6881),
             reqq: Some(250),
@@ -257,7 +278,7 @@ mod tests {
             rate: 125_000_000,
             seed: true,
         };
-        let bytes = b"d1:md6:ut_pexi2e2:xgi1ee1:pi6881e4:reqqi250e1:v4:EZIO\
+        let bytes = b"d1:md11:ut_metadatai3e6:ut_pexi2e2:xgi1ee13:metadata_sizei31235e1:pi6881e4:reqqi250e1:v4:EZIO\
               2:xgd5:blocki1048576e4:ratei125000000e4:seedi1eee";
         assert_eq!(hello.encode(), bytes);
         assert_eq!(Hello::decode(bytes), Ok(hello));

@@ -4,8 +4,13 @@ use crate::wire::pex::{PEX_ID, Pex};
 /// A node with a torrent, and what it says first to a modern peer.
 fn met(private: bool) -> (Node, Hello) {
     let mut node = Node { swarm: Swarm::new(Config::default()), now: Time(0) };
-    let spec =
-        TorrentSpec { len: 4 * u64::from(PIECE), piece_len: PIECE, start: Start::Empty, private };
+    let spec = TorrentSpec {
+        len: 4 * u64::from(PIECE),
+        piece_len: PIECE,
+        start: Start::Empty,
+        private,
+        metadata_len: 0,
+    };
     node.on(Event::Add(T, spec));
     let actions = node.on(Event::Connected {
         peer: PeerId(1),
