@@ -136,7 +136,7 @@ struct ServeArgs {
 
 #[derive(Debug, Args)]
 struct DeployArgs {
-    /// A torrent, its http URL, or http://SERVER:6969 of an `ezio serve`
+    /// A torrent, its http URL, a magnet link, or http://SERVER:6969 of an `ezio serve`
     from: String,
 
     /// The device to write, or a file, which is made if it is not there; where a server has

@@ -27,6 +27,7 @@ mod writer;
 
 use crate::store::{Store, StoreError, Target};
 use connect::Connector;
+pub(crate) use connect::listen_on_all as listen;
 use disk::Disk;
 use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
@@ -490,7 +491,7 @@ fn or_abort(work: impl FnOnce()) {
 }
 
 /// A client's letters and version (BEP 20), then chance.
-fn new_peer_id() -> anyhow::Result<[u8; 20]> {
+pub(crate) fn new_peer_id() -> anyhow::Result<[u8; 20]> {
     use anyhow::Context as _;
     let mut id = *b"-XG0100-............";
     let mut random = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod hashing;
 pub mod inspect;
 pub mod legacy;
+pub mod magnet;
 pub mod node;
 pub mod preflight;
 pub mod serve;

@@ -213,7 +213,7 @@ fn add(session: &Session, request: AddRequest) -> Result<AddResponse, Status> {
         strangers_only: true,
     };
     match session.add(request.torrent, request.save_path.as_ref(), request.seeding_mode, caps) {
-        Ok(()) => Ok(AddResponse { result: true }),
+        Ok(_) => Ok(AddResponse { result: true }),
         // What the C++ EZIO answers to a bad torrent.
         Err(Refused::Torrent(why)) => Err(Status::unavailable(format!("{why:#}"))),
         Err(Refused::Path(why)) => Err(Status::failed_precondition(format!("{why:#}"))),
