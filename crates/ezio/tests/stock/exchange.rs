@@ -4,12 +4,13 @@
 use crate::clients::{self, require_clients};
 use crate::image::{Image, Pieces};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
-/// How many of libtorrent's peers are ours.
-fn ours(status: &Value) -> usize {
+/// The peer ids of those of libtorrent's peers that are ours.
+fn ours(status: &Value) -> BTreeSet<String> {
     let peers = status["peers"].as_array().map_or(&[][..], Vec::as_slice);
     let is_ours = |peer: &&Value| peer["client"].as_str().is_some_and(|c| c.contains("EZIO"));
-    peers.iter().filter(is_ours).count()
+    peers.iter().filter(is_ours).map(|peer| peer["id"].to_string()).collect()
 }
 
 /// We are told of one libtorrent, which knows another, which has everything.
@@ -27,7 +28,7 @@ fn libtorrent_tells_us_of_others() {
     let hubs = port(&hub.event("listening"));
     let target = image.target("target.img");
     let mut deploy = clients::deploy(&image.link(&[], &[hubs]), &target, &["--seed-for", "1"]);
-    seeder.wait("one of ours", |status| (ours(status) > 0).then_some(()));
+    seeder.wait("one of ours", |status| (!ours(status).is_empty()).then_some(()));
     clients::wait_left(&mut deploy);
     image.check_target(&target);
 }
@@ -43,9 +44,14 @@ fn we_tell_libtorrent_of_others() {
     let args = ["--limit", "400kB/s", "--port", &port.to_string()];
     let mut deploy = clients::deploy(&server.url, &target, &args);
     let dir = image.empty_dir("copy");
-    let hub = json!({ "peers": [["127.0.0.1", port]] });
+    // Slower than our server, faster than the one it knows.
+    let hub = json!({ "peers": [["127.0.0.1", port]], "download_limit": 1_000_000 });
     let mut stranger = clients::libtorrent("stranger", &image.torrent(), &dir, &hub);
-    stranger.wait("both of ours", |status| (ours(status) == 2).then_some(()));
+    let mut seen = BTreeSet::new();
+    stranger.wait("the other of ours", |status| {
+        seen.append(&mut ours(status));
+        (seen.len() == 2).then_some(())
+    });
     stranger.event("whole");
     image.check_files(&dir);
     clients::wait_left(&mut deploy);

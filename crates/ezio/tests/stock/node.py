@@ -123,10 +123,13 @@ def status(handle, heard):
     now = handle.status()
     peers = [
         {
+            "id": str(peer.pid),
             "client": peer.client.decode("utf-8", "replace"),
             "encrypted": bool(peer.flags & lt.peer_info.rc4_encrypted),
             "dialled": bool(peer.flags & lt.peer_info.local_connection),
             "choked": bool(peer.flags & lt.peer_info.choked),
+            # It does not serve us.
+            "chokes": bool(peer.flags & lt.peer_info.remote_choked),
         }
         for peer in handle.get_peer_info()
     ]
