@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod clear;
 pub mod cli;
 pub mod control;
 pub mod demo;
