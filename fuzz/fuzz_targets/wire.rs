@@ -5,6 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use swarm::bitfield::Bitfield;
 use swarm::wire::extension::{Hello, Xg};
+use swarm::wire::metadata::Metadata;
+use swarm::wire::pex::{PEERS_MAX, Pex};
 use swarm::wire::{
     BLOCK_LEN_MAX, Block, EXTENDED_LEN_MAX, HANDSHAKE_LEN, Handshake, Message, decode,
 };
@@ -81,6 +83,8 @@ fn check_extension(payload: &[u8]) {
     if let Ok(xg) = Xg::decode(payload) {
         assert_eq!(Xg::decode(&xg.encode()), Ok(xg), "{:?}", payload.escape_ascii().to_string());
     }
+    check_pex(payload);
+    check_metadata(payload);
     let Ok(hello) = Hello::decode(payload) else { return };
     assert_ne!(hello.xg_id, Some(0), "0 is the extended handshake");
     // Each byte that is no text becomes a replacement character of three.
@@ -89,6 +93,25 @@ fn check_extension(payload: &[u8]) {
     let again = Hello::decode(&hello.encode()).expect("what we write can be read");
     if name.len() <= 64 {
         assert_eq!(again, hello);
+    }
+}
+
+fn check_metadata(payload: &[u8]) {
+    match Metadata::decode(payload) {
+        Err(_) | Ok(Metadata::Other) => {}
+        Ok(message) => assert_eq!(Metadata::decode(&message.encode()), Ok(message)),
+    }
+}
+
+/// Bounded, dialable, and read again as the same but for the order of the families.
+fn check_pex(payload: &[u8]) {
+    let Ok(pex) = Pex::decode(payload) else { return };
+    let again = Pex::decode(&pex.encode()).expect("what we write can be read");
+    for (mut first, mut second) in [(pex.added, again.added), (pex.dropped, again.dropped)] {
+        assert!(first.len() <= PEERS_MAX && first.iter().all(|addr| addr.port() != 0));
+        first.sort();
+        second.sort();
+        assert_eq!(first, second);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Serve};
 use crate::ui::Ui;
-use crate::{inspect, legacy, preflight, simulate, verify};
+use crate::{clear, inspect, legacy, preflight, simulate, verify};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use sim::predict::Scenario;
 use std::net::SocketAddr;
@@ -44,6 +44,8 @@ enum Command {
     Capture(CaptureArgs),
     /// Read an image again and list every piece that is not what the torrent says
     Verify(VerifyArgs),
+    /// Write zeros over what an image covers on a device or file, and over nothing else
+    Clear(ClearArgs),
     /// Show what is in a torrent
     Inspect(InspectArgs),
     /// Show the whole loop on this machine, with files as disks: no root, no preparation
@@ -136,7 +138,7 @@ struct ServeArgs {
 
 #[derive(Debug, Args)]
 struct DeployArgs {
-    /// A torrent, its http URL, or http://SERVER:6969 of an `ezio serve`
+    /// A torrent, its http URL, a magnet link, or http://SERVER:6969 of an `ezio serve`
     from: String,
 
     /// The device to write, or a file, which is made if it is not there; where a server has
@@ -227,6 +229,22 @@ struct VerifyArgs {
 
     /// A block device, a file with a device's bytes, or a directory of block files
     path: PathBuf,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct ClearArgs {
+    /// The torrent
+    torrent: PathBuf,
+
+    /// A block device, or a file with a device's bytes
+    path: PathBuf,
+
+    /// Take a device with other sectors than those the image was made on
+    #[arg(long)]
+    force: bool,
 
     #[command(flatten)]
     common: CommonArgs,
@@ -341,6 +359,12 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => {
             let ui = args.common.ui();
             (ui, interruptible(|stop| verify::run(&args.torrent, &args.path, ui, stop)))
+        }
+        Command::Clear(args) => {
+            let (ui, checks) =
+                (args.common.ui(), preflight::Checks { force: args.force, wipe: false });
+            let clear = |stop: &AtomicBool| clear::run(&args.torrent, &args.path, checks, ui, stop);
+            (ui, interruptible(clear).map(|()| true))
         }
         Command::Inspect(args) => {
             let ui = args.common.ui();

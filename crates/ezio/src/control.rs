@@ -76,7 +76,8 @@ pub struct Torrent {
     pub metainfo: Option<Arc<[u8]>>,
     /// Announce URLs in tiers (BEP 12).
     pub trackers: Vec<Vec<String>>,
-    /// Whether to announce it on the local network. A private torrent (BEP 27) must not be.
+    /// Whether to announce it on the local network. A private torrent (BEP 27) must not be, and is
+    /// announced to one tracker at a time.
     pub local: bool,
     /// Where we listen for its peers.
     pub port: u16,
@@ -381,9 +382,10 @@ impl Desk {
             self.register(&torrent, torrent.counters.left.load(Ordering::Relaxed) == 0);
         }
         let wish = watch::Sender::default();
-        for tier in &torrent.trackers {
+        let at_once = if torrent.local { 1 } else { torrent.trackers.len().max(1) };
+        for tiers in torrent.trackers.chunks(at_once) {
             let (context, torrent) = (Arc::clone(&self.context), Arc::clone(&torrent));
-            let announcer = announce::run(context, torrent, tier.clone(), wish.subscribe());
+            let announcer = announce::run(context, torrent, tiers.to_vec(), wish.subscribe());
             self.announcers.spawn(announcer);
         }
         self.torrents.insert(torrent.info_hash, (torrent, wish));

@@ -17,6 +17,7 @@ use anyhow::ensure;
 use from::Order;
 use serde_json::{Value, json};
 use state::{State, StateFile};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use swarm::units::{Bytes, Rate};
 /// What to deploy, and to what.
 #[derive(Clone, Debug)]
 pub struct Deploy {
-    /// A `.torrent` file, its URL, or `http://SERVER:6969`.
+    /// A `.torrent` file, its URL, a magnet link, or `http://SERVER:6969`.
     pub from: String,
     /// The devices or files to write; if the server has several torrents, `NAME=PATH` for each.
     pub to: Vec<String>,
@@ -73,7 +74,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// Whatever keeps an image from being whole on its target.
 pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
-    let found = from::find(&deploy.from, &deploy.to, stop)?;
+    let found = from::find(deploy, ui, stop)?;
     found.check_hashes(&deploy.info_hashes, &deploy.from)?;
     let started = Instant::now();
     // All of them are looked at before one is written.
@@ -95,6 +96,7 @@ pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
         };
         let job = Job { metainfo: Arc::clone(&task.metainfo), content };
         node.add(job, std::mem::take(&mut task.trackers), false)?;
+        task.peers.iter().for_each(|&addr| node.found(task.metainfo.info_hash(), addr));
     }
     let mut run = Run { deploy, node, tasks, state, started, ui, stop };
     let outcome = run.download();
@@ -114,6 +116,7 @@ type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
 struct Task {
     metainfo: Arc<Metainfo>,
     trackers: Vec<Vec<String>>,
+    peers: Vec<SocketAddr>,
     to: PathBuf,
     target: Arc<dyn Target>,
     /// Pieces that may be there already.
@@ -132,7 +135,7 @@ enum End {
 
 impl Task {
     fn prepare(order: Order, deploy: &Deploy, ui: Ui) -> anyhow::Result<Task> {
-        let Order { metainfo, trackers, to } = order;
+        let Order { metainfo, trackers, peers, to } = order;
         let opened = if deploy.as_files {
             preflight::open_dir(&to, &metainfo)?
         } else {
@@ -141,7 +144,7 @@ impl Task {
         opened.notes.iter().for_each(|note| ui.note(note));
         let preflight::Target { store: target, claim, leftovers, .. } = opened;
         let (check, end) = (Vec::new(), None);
-        Ok(Task { metainfo, trackers, to, target, check, end, claim, leftovers })
+        Ok(Task { metainfo, trackers, peers, to, target, check, end, claim, leftovers })
     }
 }
 

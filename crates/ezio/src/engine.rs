@@ -16,6 +16,7 @@ mod connect;
 mod disk;
 mod link;
 mod pace;
+mod pex;
 mod pieces;
 mod reader;
 mod recheck;
@@ -26,6 +27,7 @@ mod writer;
 
 use crate::store::{Store, StoreError, Target};
 use connect::Connector;
+pub(crate) use connect::listen_on_all as listen;
 use disk::Disk;
 use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
@@ -37,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::networks::Networks;
-use swarm::swarm::{Config, Event, PeerId, TorrentId};
+use swarm::swarm::{Caps, Config, Event, PeerId, TorrentId};
 use swarm::wire::{BLOCK_LEN_MAX, Block, Handshake};
 use throttle::Limits;
 
@@ -240,6 +242,12 @@ impl Engine {
         self.inputs.send(Input::Pause { info_hash, paused });
     }
 
+    /// Bounds the connections of a torrent, and how many peers it serves at a time. What is not
+    /// carried is ignored.
+    pub fn cap(&self, info_hash: Digest, caps: Caps) {
+        self.inputs.send(Input::Cap { info_hash, caps });
+    }
+
     /// Forgets a torrent and ends its connections. What of it is being written is written. What is
     /// not carried is ignored.
     pub fn remove(&self, info_hash: Digest) {
@@ -386,6 +394,10 @@ enum Input {
         info_hash: Digest,
         paused: bool,
     },
+    Cap {
+        info_hash: Digest,
+        caps: Caps,
+    },
     /// Told to the sender when it is done.
     Remove(Digest, SyncSender<()>),
     FoundPeer {
@@ -476,7 +488,7 @@ fn or_abort(work: impl FnOnce()) {
 }
 
 /// A client's letters and version (BEP 20), then chance.
-fn new_peer_id() -> anyhow::Result<[u8; 20]> {
+pub(crate) fn new_peer_id() -> anyhow::Result<[u8; 20]> {
     use anyhow::Context as _;
     let mut id = *b"-XG0100-............";
     let mut random = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
 use swarm::bencode::Limits;
+use swarm::magnet::Magnet;
 use swarm::metainfo::Metainfo;
 use swarm::units::Bytes;
 
@@ -73,8 +74,20 @@ fn text(torrent: &Metainfo) -> String {
     }
     if torrent.is_private() {
         line("private", "yes: peers only from the trackers".into());
+    } else {
+        line("link", magnet(torrent).to_string());
     }
     out
+}
+
+/// The link that is enough to deploy it.
+fn magnet(torrent: &Metainfo) -> Magnet {
+    Magnet {
+        info_hash: torrent.info_hash(),
+        name: Some(String::from_utf8_lossy(torrent.name()).into_owned()),
+        trackers: torrent.trackers().iter().flatten().cloned().collect(),
+        peers: Vec::new(),
+    }
 }
 
 fn size(bytes: u64) -> String {
@@ -102,5 +115,6 @@ fn describe(torrent: &Metainfo) -> serde_json::Value {
         "created_by": torrent.created_by(),
         "creation_date": torrent.creation_date(),
         "private": torrent.is_private(),
+        "link": (!torrent.is_private()).then(|| magnet(torrent).to_string()),
     })
 }

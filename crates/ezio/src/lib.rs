@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod capture;
+pub mod clear;
 pub mod cli;
 pub mod control;
 pub mod demo;
@@ -16,6 +17,7 @@ pub mod engine;
 pub mod hashing;
 pub mod inspect;
 pub mod legacy;
+pub mod magnet;
 pub mod node;
 pub mod preflight;
 pub mod serve;

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::networks::Networks;
+use swarm::swarm::Caps;
 
 /// How a node meets others.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +105,19 @@ impl Node {
         Ok(())
     }
 
+    /// As [`Engine::found`].
+    pub fn found(&self, info_hash: Digest, addr: SocketAddr) {
+        self.engine.found(info_hash, addr);
+    }
+
     /// As [`Engine::pause`].
     pub fn pause(&self, info_hash: Digest, paused: bool) {
         self.engine.pause(info_hash, paused);
+    }
+
+    /// As [`Engine::cap`].
+    pub fn cap(&self, info_hash: Digest, caps: Caps) {
+        self.engine.cap(info_hash, caps);
     }
 
     /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.
@@ -189,15 +200,25 @@ fn start_engine(
     options: &NodeOptions,
     notices: impl Fn(Notice) + Send + Clone + 'static,
 ) -> anyhow::Result<Engine> {
-    let start = |port: u16| {
-        let listen = addresses(options).into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    on_a_port(options, |listen| {
         let config = EngineConfig {
-            listen,
+            listen: listen.to_vec(),
             budget: options.budget,
             networks: options.networks.clone(),
             limit: options.limit,
         };
         Engine::start(&config, notices.clone())
+    })
+}
+
+/// Starts something that listens: on the port that is asked for, else on the first free one.
+pub(crate) fn on_a_port<T>(
+    options: &NodeOptions,
+    start: impl Fn(&[SocketAddr]) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let start = |port: u16| {
+        let addrs = addresses(options).into_iter().map(|ip| SocketAddr::new(ip, port));
+        start(&addrs.collect::<Vec<_>>())
     };
     if let Some(port) = options.port {
         return start(port);
@@ -205,7 +226,7 @@ fn start_engine(
     let mut last = None;
     for port in PORTS {
         match start(port) {
-            Ok(engine) => return Ok(engine),
+            Ok(started) => return Ok(started),
             Err(error) => last = Some(error),
         }
     }

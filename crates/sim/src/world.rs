@@ -269,7 +269,13 @@ impl World {
             _ if unchecked.is_empty() => Start::Empty,
             _ => Start::Unknown,
         };
-        let spec = TorrentSpec { len: image.len, piece_len: image.piece_len, start };
+        let spec = TorrentSpec {
+            len: image.len,
+            piece_len: image.piece_len,
+            start,
+            private: false,
+            metadata_len: 0,
+        };
         self.tell(index, Event::Add(id, spec));
         if start != Start::Unknown {
             return;
@@ -452,6 +458,8 @@ impl World {
                 self.shun(node, peer, why);
                 self.hang_up(peer.0 as usize, Some(node));
             }
+            // Whoever is here is known to all.
+            Action::Met { .. } | Action::Pex(..) | Action::Metadata { .. } => {}
             Action::MorePeers(id) => self.dial(node, id.0 as usize, 2),
         }
     }

@@ -6,7 +6,7 @@
 //!
 //! The decisions are in [`swarm`]: an event in, actions out. What peers say is in [`mod@wire`], what
 //! one of them shall be sent in [`outbox`]. The formats: [`bencode`] is the notation, [`metainfo`] the
-//! `.torrent` file, [`layout`] where an image's bytes live on a device, [`units`] how people write
+//! `.torrent` file, [`magnet`] a link to one and [`fetch`] how it is got from peers, [`layout`] where an image's bytes live on a device, [`units`] how people write
 //! sizes.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -15,10 +15,13 @@ extern crate alloc;
 
 pub mod bencode;
 pub mod bitfield;
+pub mod fetch;
 pub mod layout;
+pub mod magnet;
 pub mod metainfo;
 pub mod networks;
 pub mod outbox;
+mod percent;
 mod picker;
 pub mod random;
 pub mod swarm;

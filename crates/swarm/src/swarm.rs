@@ -17,22 +17,28 @@
 //! | `send` | who may ask, for how much, for how long |
 //! | `inject` | the order of a source |
 //! | `keep` | verified, stored, in memory, announced; wrong pieces and whom to blame |
+//! | `caps` | what a person, or a tool, allows at the most |
+//! | `metadata` | who is handed the torrent itself |
 //! | `tick` | what happens because time passes |
 
+mod caps;
 mod check;
 mod connect;
 mod inject;
 mod keep;
+mod metadata;
 mod peer;
 mod receive;
 mod send;
 mod tick;
 mod torrent;
 
+pub use caps::Caps;
 pub use torrent::UNIT;
 
 use crate::time::Time;
 use crate::wire::Message;
+use crate::wire::pex::Pex;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -110,6 +116,11 @@ pub struct TorrentSpec {
     pub piece_len: u32,
     /// What is here.
     pub start: Start,
+    /// Its peers are told of nobody, and nobody is taken from them (BEP 27); nor is anybody handed
+    /// the torrent itself, which private trackers hand out.
+    pub private: bool,
+    /// Bytes of the `info` dictionary, which others may ask for (BEP 9); 0 if there is none.
+    pub metadata_len: u32,
 }
 
 /// All that can happen to a node.
@@ -117,6 +128,8 @@ pub struct TorrentSpec {
 pub enum Event {
     /// A torrent is to be carried.
     Add(TorrentId, TorrentSpec),
+    /// From now on it keeps to these bounds.
+    Cap(TorrentId, Caps),
     /// It is to be left alone until `Resume`: nothing is asked for, nothing served.
     Pause(TorrentId),
     /// It goes on.
@@ -202,6 +215,26 @@ pub enum Action {
     Close(PeerId, Reason),
     /// More connections would help.
     MorePeers(TorrentId),
+    /// The peer of a torrent that is not private has introduced itself.
+    Met {
+        /// Who.
+        peer: PeerId,
+        /// The id it wants `ut_pex` messages (BEP 11) with; `None` if it wants none.
+        pex_id: Option<u8>,
+        /// Where it listens, if it says so.
+        port: Option<u16>,
+    },
+    /// The peer tells of others, who may be anybody.
+    Pex(PeerId, Pex),
+    /// Send the peer this piece of the `info` dictionary, or refuse it if too much waits to be sent.
+    Metadata {
+        /// Whom.
+        peer: PeerId,
+        /// The id it wants `ut_metadata` messages (BEP 9) with.
+        id: u8,
+        /// Which piece; it exists.
+        piece: u32,
+    },
 }
 
 pub use crate::outbox::Run;
@@ -219,6 +252,8 @@ pub enum Reason {
     Useless,
     /// The torrent was removed here.
     Removed,
+    /// It has as many connections as its [`Caps`] allow.
+    Full,
 }
 
 /// How far a torrent is.
@@ -387,6 +422,7 @@ impl Swarm {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Add(id, spec) => self.add(id, &spec),
+            Event::Cap(id, caps) => self.set_caps(id, caps),
             Event::Pause(id) => self.pause(id, true),
             Event::Resume(id) => self.pause(id, false),
             Event::Remove(id) => self.remove(id),

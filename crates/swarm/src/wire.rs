@@ -8,6 +8,8 @@
 //! nothing is copied that has not arrived. A [`WireError`] ends the connection.
 
 pub mod extension;
+pub mod metadata;
+pub mod pex;
 
 use crate::metainfo::Digest;
 use alloc::vec::Vec;

@@ -1,8 +1,9 @@
-//! Announcing a torrent to the HTTP trackers of one tier.
+//! Announcing a torrent to HTTP trackers, of which one after the other is tried until one answers.
 //!
 //! BEP 12 asks one tier after the other. Here every tier has a task of its own, so the dead tracker
 //! of an old torrent never delays a living one; within a tier, trackers are tried in order, and the
-//! one that answered is first next time.
+//! one that answered is first next time. Only the tiers of a private torrent are one task: BEP 27
+//! allows one tracker at a time.
 //!
 //! A tracker that is gone, refuses or talks rubbish is noted once and tried again for ever: what
 //! remains is the local network, and peers that find us.
@@ -37,14 +38,14 @@ const ANNOUNCE_TIME_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer. 512 peers as dictionaries are 50 KB.
 const ANSWER_LEN_MAX: usize = 1 << 20;
 
-/// Announces `torrent` to the trackers `urls` until it is over.
+/// Announces `torrent` to one of the trackers of `tiers` until it is over.
 pub(super) async fn run(
     context: Arc<Context>,
     torrent: Arc<Torrent>,
-    urls: Vec<String>,
+    tiers: Vec<Vec<String>>,
     mut wishes: watch::Receiver<Wish>,
 ) {
-    let mut tier = Tier::new(context, torrent, urls);
+    let mut tier = Tier::new(context, torrent, tiers);
     while !tier.urls.is_empty() {
         let wish = *wishes.borrow_and_update();
         if wish.stop {
@@ -61,7 +62,7 @@ pub(super) async fn run(
     }
 }
 
-/// The trackers of one tier, and how it stands with them.
+/// The trackers that stand in for each other, mostly those of one tier, and how it stands with them.
 struct Tier {
     context: Arc<Context>,
     torrent: Arc<Torrent>,
@@ -85,19 +86,23 @@ struct Tier {
 }
 
 impl Tier {
-    fn new(context: Arc<Context>, torrent: Arc<Torrent>, mut urls: Vec<String>) -> Tier {
-        urls.retain(|url| {
-            let http = url.starts_with("http://");
-            if !http {
-                context.note(format!("tracker {url} is left out: only http:// is supported"));
-            }
-            http
-        });
-        // BEP 12: the order within a tier is by chance, so that load is shared.
+    fn new(context: Arc<Context>, torrent: Arc<Torrent>, tiers: Vec<Vec<String>>) -> Tier {
         let mut random = Random::new(context.chance());
-        for left in (1..urls.len()).rev() {
-            // Below the length of a vector, so it fits.
-            urls.swap(left, random.below(left as u64 + 1) as usize);
+        let mut urls = Vec::new();
+        for mut tier in tiers {
+            tier.retain(|url| {
+                let http = url.starts_with("http://");
+                if !http {
+                    context.note(format!("tracker {url} is left out: only http:// is supported"));
+                }
+                http
+            });
+            // BEP 12: the order within a tier is by chance, so that load is shared.
+            for left in (1..tier.len()).rev() {
+                // Below the length of a vector, so it fits.
+                tier.swap(left, random.below(left as u64 + 1) as usize);
+            }
+            urls.extend(tier);
         }
         Tier {
             context,
@@ -234,6 +239,10 @@ mod tests {
     use crate::control::{ControlConfig, Counters};
 
     fn tier(last: Option<Instant>, next: Instant) -> Tier {
+        tier_of(vec![vec!["http://t/".into()]], last, next)
+    }
+
+    fn tier_of(tiers: Vec<Vec<String>>, last: Option<Instant>, next: Instant) -> Tier {
         let config = ControlConfig::new([0; 20]);
         let torrent = Torrent {
             info_hash: [0; 20],
@@ -245,8 +254,20 @@ mod tests {
             counters: Arc::new(Counters::default()),
         };
         let context = Arc::new(Context::new(&config, Box::new(drop)));
-        let tier = Tier::new(context, Arc::new(torrent), vec!["http://t/".into()]);
+        let tier = Tier::new(context, Arc::new(torrent), tiers);
         Tier { last, next, ..tier }
+    }
+
+    #[test]
+    fn trackers_are_shuffled_within_their_tier() {
+        let url = |name: &str| format!("http://{name}/");
+        let now = Instant::now();
+        let orders = (0..100).map(|_| {
+            let tiers = vec![vec![url("a"), url("b"), "udp://x".into()], vec![url("c"), url("d")]];
+            tier_of(tiers, None, now).urls.concat().replace("http://", "").replace('/', "")
+        });
+        let orders: std::collections::BTreeSet<String> = orders.collect();
+        assert_eq!(orders.into_iter().collect::<Vec<_>>(), ["abcd", "abdc", "bacd", "badc"]);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+mod tiers;
+
 use super::*;
 use lab::{Need, require};
 use serde_json::{Value, json};

@@ -1,20 +1,27 @@
 //! What to deploy, and to where: the FROM and the `--to` of the command line.
 
+use super::Deploy;
 use crate::control;
 use crate::inspect::{self, hex};
+use crate::magnet;
 use crate::node::name_of;
+use crate::ui::Ui;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use swarm::bencode::Limits;
+use swarm::magnet::Magnet;
 use swarm::metainfo::Metainfo;
 
 /// A torrent, and where its image shall go.
 pub(super) struct Order {
     pub(super) metainfo: Arc<Metainfo>,
     pub(super) trackers: Vec<Vec<String>>,
+    /// Where peers are known to listen.
+    pub(super) peers: Vec<SocketAddr>,
     pub(super) to: PathBuf,
 }
 
@@ -25,12 +32,15 @@ pub(super) struct Orders {
     pub(super) server: Option<String>,
 }
 
-/// Fetches the torrents that are wanted. `to` are paths, or names of torrents with paths.
+/// Fetches the torrents that are wanted.
 ///
 /// # Errors
 /// If there is no such torrent, or it is not clear which one is meant.
-pub(super) fn find(from: &str, to: &[String], stop: &AtomicBool) -> anyhow::Result<Orders> {
-    let found = if !from.starts_with("http://") {
+pub(super) fn find(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Orders> {
+    let (from, to) = (&deploy.from[..], &deploy.to[..]);
+    let found = if Magnet::is_meant(from) {
+        Orders { orders: vec![from_magnet(deploy, ui, stop)?], server: None }
+    } else if !from.starts_with("http://") {
         ensure!(
             !from.starts_with("https://"),
             "{from}: only http is spoken; fetch the torrent yourself"
@@ -64,7 +74,23 @@ fn from_file(path: &Path, to: &[String]) -> anyhow::Result<Order> {
     let metainfo = Arc::new(inspect::load(path)?);
     let trackers = metainfo.trackers().to_vec();
     let to = only_target(to, &name_of(&metainfo))?;
-    Ok(Order { metainfo, trackers, to })
+    Ok(Order { metainfo, trackers, peers: Vec::new(), to })
+}
+
+/// Asks peers for the torrent itself.
+fn from_magnet(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Order> {
+    let magnet = magnet::parse(&deploy.from)?;
+    let (name, hash) = (magnet.name.as_deref().unwrap_or("the torrent"), hex(&magnet.info_hash));
+    ensure!(
+        deploy.info_hashes.is_empty() || deploy.info_hashes.contains(&magnet.info_hash),
+        "the link is of the info-hash {hash}, which is none of those asked for"
+    );
+    ui.note(&format!("asking peers for {name} ({hash})"));
+    let stopped = || stop.load(Ordering::Relaxed);
+    let found = magnet::fetch(&magnet, &deploy.node, &stopped, &|text| ui.note(text))?;
+    let metainfo = Arc::new(found.metainfo);
+    let to = only_target(&deploy.to, &name_of(&metainfo))?;
+    Ok(Order { trackers: metainfo.trackers().to_vec(), metainfo, peers: found.peers, to })
 }
 
 fn from_url(
@@ -80,7 +106,7 @@ fn from_url(
         trackers.insert(0, vec![format!("{server}/announce")]);
     }
     let to = only_target(to, &name_of(&metainfo))?;
-    let orders = vec![Order { metainfo, trackers, to }];
+    let orders = vec![Order { metainfo, trackers, peers: Vec::new(), to }];
     Ok(Orders { orders, server: served.then_some(server) })
 }
 
@@ -90,7 +116,7 @@ fn from_server(server: String, to: &[String], stop: &AtomicBool) -> anyhow::Resu
     let order = |path: &str, to: PathBuf| -> anyhow::Result<Order> {
         let (metainfo, mut trackers) = fetch(&server, path, stop)?;
         trackers.insert(0, vec![format!("{server}/announce")]);
-        Ok(Order { metainfo, trackers, to })
+        Ok(Order { metainfo, trackers, peers: Vec::new(), to })
     };
     if let [(name, path)] = &served[..] {
         let orders = vec![order(path, only_target(to, name)?)?];

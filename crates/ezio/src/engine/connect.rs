@@ -160,7 +160,7 @@ fn make_place(pending: &mut Vec<Pending>) -> bool {
 
 /// Listens on all addresses. Where any port will do it is one that is free on all of them, because
 /// a tracker is told of one.
-fn listen_on_all(addrs: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) fn listen_on_all(addrs: &[SocketAddr]) -> anyhow::Result<Vec<TcpListener>> {
     let mut tries = PORT_TRIES;
     loop {
         tries -= 1;

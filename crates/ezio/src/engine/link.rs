@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::outbox::{Outbox, Run};
 use swarm::swarm::PeerId;
+use swarm::wire::metadata::{METADATA_PIECE_LEN, Metadata};
 use swarm::wire::{Block, Message};
 
 /// One connection.
@@ -83,6 +84,21 @@ impl Link {
         }
         self.changed.notify_one();
         result
+    }
+
+    /// Hands out a piece of the torrent's metadata (BEP 9), which exists, with the id that the peer
+    /// wants it with; refuses if it does not read what it has asked for.
+    pub(super) fn hand_out(&self, id: u8, piece: u32) {
+        let info = self.torrent.metainfo.info_bytes();
+        let start = piece as usize * METADATA_PIECE_LEN as usize;
+        let end = info.len().min(start + METADATA_PIECE_LEN as usize);
+        let Some(bytes) = info.get(start..end) else { return };
+        self.with_outbox(|outbox| {
+            let data = Metadata::Data { piece, total: Some(info.len() as u64), bytes };
+            let waits = outbox.control_len() > METADATA_WAITING_MAX;
+            let payload = if waits { Metadata::Reject(piece) } else { data }.encode();
+            outbox.say(&Message::Extended { id, payload });
+        });
     }
 
     /// Bytes of control messages that may wait: all pieces announced at once, and a piece of 64 MiB
@@ -196,6 +212,9 @@ impl Link {
 
 /// Bytes of control messages that may wait, whatever the torrent. Measured: some KiB.
 const CONTROL_LEN_MAX: usize = 1 << 20;
+
+/// With so much waiting no metadata is added: half of what may wait, and 32 pieces of it.
+const METADATA_WAITING_MAX: usize = CONTROL_LEN_MAX / 2;
 
 /// Runs that may be expected: the bytes of a whole budget in blocks of 16 KiB are twice as many,
 /// but no peer gives leave to be asked for all of them one by one.

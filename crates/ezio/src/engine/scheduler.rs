@@ -6,6 +6,7 @@
 use super::connect::Connector;
 use super::disk::Disk;
 use super::link::Link;
+use super::pex::Gossip;
 use super::pieces::{Arriving, Buffer, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
@@ -22,7 +23,8 @@ use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
 use swarm::swarm::{Action, Config, Event, PeerId, Reason, Start, Swarm, TorrentId, TorrentSpec};
 use swarm::time::Time;
-use swarm::wire::{Block, Handshake};
+use swarm::wire::pex::Pex;
+use swarm::wire::{Block, Handshake, Message};
 
 pub(super) struct Scheduler {
     swarm: Swarm,
@@ -39,6 +41,7 @@ pub(super) struct Scheduler {
     /// What is to be told to the swarm when its actions are done.
     later: Vec<Event>,
     addresses: BTreeMap<(TorrentId, SocketAddr), Address>,
+    gossip: Gossip,
     next_torrent: u32,
     next_peer: u32,
     published: Instant,
@@ -135,6 +138,7 @@ impl Scheduler {
             links: BTreeMap::new(),
             later: Vec::new(),
             addresses: BTreeMap::new(),
+            gossip: Gossip::default(),
             next_torrent: 0,
             next_peer: 0,
             published: now,
@@ -152,6 +156,7 @@ impl Scheduler {
             }
             if self.published.elapsed() >= STATUS_PERIOD {
                 self.dial_idle();
+                self.tell_of_others();
                 self.publish();
             }
         }
@@ -185,6 +190,11 @@ impl Scheduler {
                 let _ = done.send(());
             }
             Input::Pause { info_hash, paused } => self.pause(&info_hash, paused),
+            Input::Cap { info_hash, caps } => {
+                if let Some(carried) = self.shared.torrent(&info_hash) {
+                    self.handle(Event::Cap(carried.id, caps));
+                }
+            }
             Input::Remove(info_hash, done) => {
                 self.remove(&info_hash);
                 let _ = done.send(());
@@ -284,9 +294,15 @@ impl Scheduler {
                     tracing::debug!(addr = %link.addr, ?reason, "closed");
                     link.close();
                 });
-                let wait = if reason == Reason::Silent { SILENT_FOR } else { BAD_FOR };
+                let brief = matches!(reason, Reason::Silent | Reason::Full);
+                let wait = if brief { SILENT_FOR } else { BAD_FOR };
                 let again = Instant::now() + wait;
                 self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
+            }
+            Action::Met { peer, pex_id, port } => self.met(peer, pex_id, port),
+            Action::Pex(peer, pex) => self.told_of(peer, &pex),
+            Action::Metadata { peer, id, piece } => {
+                self.link(peer, |link| link.hand_out(id, piece))
             }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
         }
@@ -321,6 +337,9 @@ impl Scheduler {
             len: metainfo.layout().image_len(),
             piece_len: metainfo.piece_len(),
             start,
+            private: metainfo.is_private(),
+            // A torrent has 256 MiB at the most.
+            metadata_len: metainfo.info_bytes().len() as u32,
         };
         let info_hash = metainfo.info_hash();
         let carried = Arc::new(Carried {
@@ -480,7 +499,9 @@ impl Scheduler {
             .addresses
             .iter()
             .filter_map(|(&key, address)| match *address {
-                Address::Idle { again, failures } if again <= now => Some((failures, again, key)),
+                Address::Idle { again, failures } if again <= now && !self.swarm.is_full(key.0) => {
+                    Some((failures, again, key))
+                }
                 _ => None,
             })
             .collect();
@@ -490,6 +511,32 @@ impl Scheduler {
                 self.addresses.insert(key, Address::Dialling { failures });
                 self.connector.dial(key.1, Arc::clone(carried));
             }
+        }
+    }
+
+    fn met(&mut self, peer: PeerId, pex_id: Option<u8>, port: Option<u16>) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let torrent = link.torrent.id;
+        let known = self.addresses.get(&(torrent, link.addr));
+        let dialled = matches!(known, Some(Address::Connected { .. }));
+        let now = Instant::now();
+        self.gossip.met((peer, torrent), link.addr, dialled, (pex_id, port), now);
+    }
+
+    /// A peer tells of others: they are held to what holds for those that a tracker tells of.
+    fn told_of(&mut self, peer: PeerId, pex: &Pex) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let info_hash = link.torrent.metainfo.info_hash();
+        if self.gossip.listen(peer, Instant::now()) {
+            tracing::debug!(addr = %link.addr, peers = pex.added.len(), "told of others");
+            pex.added.iter().for_each(|&addr| self.found(&info_hash, addr));
+        }
+    }
+
+    fn tell_of_others(&mut self) {
+        for (peer, id, pex) in self.gossip.due(Instant::now()) {
+            let message = Message::Extended { id, payload: pex.encode() };
+            self.link(peer, |link| link.with_outbox(|outbox| outbox.say(&message)));
         }
     }
 
@@ -587,6 +634,7 @@ impl Scheduler {
 
     fn disconnected(&mut self, peer: PeerId, why: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
+        self.gossip.forget(peer);
         tracing::debug!(addr = %link.addr, why, "disconnected");
         let failed = link.since.elapsed() < SHORT_LIVED;
         let again = |failures| Address::after(if failed { failures + 1 } else { 1 });

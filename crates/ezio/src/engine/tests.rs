@@ -247,3 +247,28 @@ fn a_torrent_is_paused_resumed_removed_and_carried_again() {
         engine.stop();
     }
 }
+
+#[test]
+fn two_nodes_meet_only_because_a_third_knows_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let (metainfo, device) = image(64 << 10);
+    let path = dir.path().join("source");
+    std::fs::write(&path, &device).unwrap();
+    let [(seeder, _seeder_notices), (hub, hub_notices), (leaf, leaf_notices)] =
+        [node(), node(), node()];
+    seeder.add(source(&metainfo, &path)).unwrap();
+    hub.add(target(&metainfo, &dir.path().join("hub"))).unwrap();
+    leaf.add(target(&metainfo, &dir.path().join("leaf"))).unwrap();
+    // The seeder dials nobody of itself, and nobody else is told where it is.
+    hub.found(metainfo.info_hash(), seeder.listening()[0]);
+    leaf.found(metainfo.info_hash(), hub.listening()[0]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while seeder.status().torrents.first().is_none_or(|torrent| torrent.peers < 2) {
+        assert!(Instant::now() < deadline, "the seeder and the leaf have not met");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    wait_finished(&hub_notices);
+    wait_finished(&leaf_notices);
+    check_target(&metainfo, &dir.path().join("leaf"), &device);
+    [seeder, hub, leaf].iter().for_each(Engine::stop);
+}

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use swarm::swarm::Caps;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::body::Body;
@@ -204,14 +205,25 @@ fn shutdown(session: &Session, _: Empty) -> Result<Empty, Status> {
 }
 
 fn add(session: &Session, request: AddRequest) -> Result<AddResponse, Status> {
-    match session.add(request.torrent, request.save_path.as_ref(), request.seeding_mode) {
-        Ok(()) => Ok(AddResponse { result: true }),
+    let hint =
+        |number: i32, unsaid| Some(u32::try_from(number).ok().filter(|&n| n > 0).unwrap_or(unsaid));
+    let caps = Caps {
+        uploads: hint(request.max_uploads, UPLOADS_UNSAID),
+        connections: hint(request.max_connections, CONNECTIONS_UNSAID),
+        strangers_only: true,
+    };
+    match session.add(request.torrent, request.save_path.as_ref(), request.seeding_mode, caps) {
+        Ok(_) => Ok(AddResponse { result: true }),
         // What the C++ EZIO answers to a bad torrent.
         Err(Refused::Torrent(why)) => Err(Status::unavailable(format!("{why:#}"))),
         Err(Refused::Path(why)) => Err(Status::failed_precondition(format!("{why:#}"))),
         Err(Refused::Twice(why)) => Err(Status::already_exists(why)),
     }
 }
+
+/// What the C++ daemon takes for numbers that are not positive.
+const UPLOADS_UNSAID: u32 = 3;
+const CONNECTIONS_UNSAID: u32 = 5;
 
 /// A torrent that is not known is none that could be paused: nobody minds.
 fn pause(session: &Session, request: &HashRequest, paused: bool) -> Empty {

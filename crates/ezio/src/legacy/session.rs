@@ -10,11 +10,13 @@ use crate::preflight::{self, Checks};
 use crate::store::{self, io_reason};
 use anyhow::{Context as _, anyhow, ensure};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::metainfo::{Digest, Metainfo};
+use swarm::swarm::Caps;
 
 /// A node and what it carries. Many threads may use it.
 pub(super) struct Session {
@@ -93,11 +95,17 @@ impl Session {
     }
 
     /// Carries the torrent of these bytes, whose image is at `path`, all of it if `seed`; else it
-    /// is written there from the beginning.
+    /// is written there from the beginning. It keeps to `caps`. Returns its info-hash.
     ///
     /// # Errors
     /// What stands against it; then nothing was written.
-    pub(super) fn add(&self, torrent: Vec<u8>, path: &Path, seed: bool) -> Result<(), Refused> {
+    pub(super) fn add(
+        &self,
+        torrent: Vec<u8>,
+        path: &Path,
+        seed: bool,
+        caps: Caps,
+    ) -> Result<Digest, Refused> {
         let metainfo = Metainfo::parse(torrent).context("failed to decode node");
         let metainfo = Arc::new(metainfo.map_err(Refused::Torrent)?);
         let info_hash = metainfo.info_hash();
@@ -117,7 +125,11 @@ impl Session {
         let mut inner = self.lock();
         inner.opening.remove(&info_hash);
         let (content, claim) = opened.map_err(Refused::Path)?;
-        inner.carry(metainfo, content, claim, path, self.started.elapsed())
+        inner.carry(metainfo, content, claim, path, self.started.elapsed())?;
+        if let Some(node) = &inner.node {
+            node.cap(info_hash, caps);
+        }
+        Ok(info_hash)
     }
 
     fn open(
@@ -152,6 +164,13 @@ impl Session {
             preflight::open(path, metainfo, Checks::default())?
         };
         Ok((Content::Target { target: target.store, check: Vec::new() }, target.claim))
+    }
+
+    /// Tells of an address at which a peer of the torrent listens.
+    pub(super) fn found(&self, info_hash: Digest, addr: SocketAddr) {
+        if let Some(node) = &self.lock().node {
+            node.found(info_hash, addr);
+        }
     }
 
     /// Pauses or resumes the torrent with these hexadecimal digits, if it is carried.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Which signal came, if one did.
-pub(super) struct Signals(Arc<AtomicUsize>);
+pub(super) struct Signals {
+    number: Arc<AtomicUsize>,
+    came: Arc<AtomicBool>,
+}
 
 impl Signals {
     /// From now on signals are noted.
@@ -16,24 +19,29 @@ impl Signals {
     /// If the kernel refuses.
     pub(super) fn watch() -> anyhow::Result<Signals> {
         let number = Arc::new(AtomicUsize::new(0));
-        let once = Arc::new(AtomicBool::new(false));
+        let came = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             let value = usize::try_from(signal).unwrap_or(0);
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&once))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&once)))
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&came))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&came)))
                 .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(&number), value))
                 .context("watch for signals")?;
         }
-        Ok(Signals(number))
+        Ok(Signals { number, came })
     }
 
     /// The signal's number.
     pub(super) fn caught(&self) -> Option<u8> {
-        u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|&number| number != 0)
+        u8::try_from(self.number.load(Ordering::Relaxed)).ok().filter(|&number| number != 0)
     }
 
     /// 0 until a signal comes.
     pub(super) fn number(&self) -> &AtomicUsize {
-        &self.0
+        &self.number
+    }
+
+    /// Whether one came.
+    pub(super) fn came(&self) -> &AtomicBool {
+        &self.came
     }
 }

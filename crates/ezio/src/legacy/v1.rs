@@ -10,17 +10,22 @@ use super::options::Options;
 use super::policy::OneShot;
 use super::session::{News, Session};
 use super::signals::Signals;
+use crate::control;
+use crate::magnet;
 use crate::node::{BUDGET, NodeOptions};
 use crate::store::io_reason;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use swarm::bencode::Limits;
+use swarm::magnet::Magnet;
+use swarm::swarm::Caps;
 
 /// Defaults of `-e` and `-t`.
 const RATIO: i64 = 3;
@@ -102,20 +107,28 @@ fn pairs(options: &Options) -> anyhow::Result<Vec<(String, String)>> {
 
 fn serve(options: &Options, pairs: &[(String, String)]) -> anyhow::Result<End> {
     let signals = Signals::watch()?;
-    // All of them are read before anything is written.
-    let torrents = pairs.iter().map(|(torrent, _)| read(torrent));
-    let torrents = torrents.collect::<anyhow::Result<Vec<Vec<u8>>>>()?;
     let node = NodeOptions { budget: BUDGET, ..NodeOptions::default() };
+    // All of them are read before anything is written.
+    let mut torrents = Vec::new();
+    for (torrent, _) in pairs {
+        match find(torrent, &node, &signals)? {
+            Ok(found) => torrents.push(found),
+            Err(number) => return Ok(End::Signal(number)),
+        }
+    }
     let session = Arc::new(Session::start(&node, options.file)?);
     let _server = status_service(options, &session, &signals);
-    for ((_, path), torrent) in pairs.iter().zip(torrents) {
+    for ((_, path), (torrent, peers)) in pairs.iter().zip(torrents) {
         if options.sequential {
             print("//NOTE// Sequential download is enabled!\n");
         }
-        let added = session.add(torrent, Path::new(path), options.upload);
-        if let Err(refused) = added {
-            session.end();
-            return Err(refused.why());
+        let added = session.add(torrent, Path::new(path), options.upload, caps(options));
+        match added {
+            Ok(info_hash) => peers.into_iter().for_each(|addr| session.found(info_hash, addr)),
+            Err(refused) => {
+                session.end();
+                return Err(refused.why());
+            }
         }
     }
     let run = Run { options, session: &session, signals: &signals };
@@ -124,13 +137,52 @@ fn serve(options: &Options, pairs: &[(String, String)]) -> anyhow::Result<End> {
     end
 }
 
+/// What a person typed binds. Numbers that are not positive are no bound, as with libtorrent; nor is
+/// what was not typed, because the defaults of 1.x make islands of a large swarm.
+fn caps(options: &Options) -> Caps {
+    let cap = |number: Option<i64>| {
+        let number = number.filter(|&number| number > 0)?;
+        Some(u32::try_from(number).unwrap_or(u32::MAX))
+    };
+    Caps {
+        uploads: cap(options.max_uploads),
+        connections: cap(options.max_connections),
+        strangers_only: false,
+    }
+}
+
+/// The bytes of a torrent, and where peers of it listen: of a file, from a URL, or from the peers
+/// themselves if it is a magnet link. Or the signal that came while it was waited for.
+fn find(
+    torrent: &str,
+    node: &NodeOptions,
+    signals: &Signals,
+) -> anyhow::Result<Result<Torrented, u8>> {
+    let stopped = || signals.caught().is_some();
+    let found = if Magnet::is_meant(torrent) {
+        let magnet = magnet::parse(torrent)?;
+        let note = |text: &str| eprintln!("ezio: {text}");
+        magnet::fetch(&magnet, node, &stopped, &note)
+            .map(|found| (found.metainfo.as_bytes().to_vec(), found.peers))
+    } else if torrent.starts_with("http://") {
+        control::fetch_until(torrent, Limits::TORRENT.bytes, signals.came())
+            .map(|bytes| (bytes, Vec::new()))
+    } else {
+        read(torrent).map(|bytes| (bytes, Vec::new()))
+    };
+    signals.caught().map_or_else(|| found.map(Ok), |number| Ok(Err(number)))
+}
+
+/// A torrent's bytes, and where peers of it listen.
+type Torrented = (Vec<u8>, Vec<SocketAddr>);
+
 /// The bytes of a torrent file.
 fn read(torrent: &str) -> anyhow::Result<Vec<u8>> {
     let path = Path::new(torrent);
     if !torrent.ends_with(".torrent") && !path.is_file() {
         bail!(
-            "{torrent} is no file whose name ends in .torrent; magnet links and URLs are not \
-             supported yet, fetch the torrent first"
+            "{torrent} is no file whose name ends in .torrent, no magnet link, and no URL that \
+             begins with http://"
         );
     }
     let len = std::fs::metadata(path).map(|metadata| metadata.len());

@@ -1,9 +1,10 @@
 //! Stock clients on machines of their own. They and we find each other by local discovery (BEP 14),
 //! as under Clonezilla, whose tracker refuses everybody.
 
-use crate::world::{Process, World, text, wait};
+use crate::world::{Image, Process, World, text, wait};
 use lab::Need;
 use serde_json::{Value, json};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// What every test needs.
@@ -130,6 +131,23 @@ fn libtorrent(world: &World, machine: usize, torrent: &str, dir: &str, more: &Va
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stock/node.py");
     start(world, machine, PYTHON, &[script, &config.to_string()])
+}
+
+/// Starts libtorrent on a machine where it knows nobody but the peer at `addr`, and takes its time.
+pub(crate) fn slow_stranger(
+    world: &World,
+    machine: usize,
+    image: &Image,
+    dir: &Path,
+    addr: Ipv4Addr,
+) -> Process {
+    std::fs::create_dir_all(dir).unwrap();
+    let config = json!({
+        "peers": [[addr.to_string(), 6881]],
+        "download_limit": 300_000,
+        "settings": { "listen_interfaces": "0.0.0.0:6881", "enable_lsd": false },
+    });
+    libtorrent(world, machine, image.torrent(), text(dir), &config)
 }
 
 /// The settings of a node of EZIO 2.x, and the limits of `ezio_add_torrent.py`.

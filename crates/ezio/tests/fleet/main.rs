@@ -9,7 +9,9 @@ mod disk;
 #[path = "../legacy/world.rs"]
 mod world;
 
+mod caps;
 mod clients;
+mod magnet;
 mod mixed;
 mod proxies;
 mod trackers;

@@ -28,6 +28,10 @@ fn two_torrents_go_from_daemon_to_daemon() {
     for (image, target) in images.iter().zip(&targets) {
         image.check(target.path());
     }
+    // What is told is some tenths of a second old.
+    wait("the source has told of all that it sent", || {
+        world.torrents(0).iter().all(|torrent| torrent.total_payload_upload >= torrent.total)
+    });
     let (from, to) = (world.torrents(0), world.torrents(1));
     let len = i64::try_from(images[0].metainfo.layout().image_len()).unwrap();
     let pieces = i64::from(images[0].metainfo.piece_count());

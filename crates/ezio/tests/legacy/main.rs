@@ -8,6 +8,7 @@ mod disk;
 mod daemon;
 mod helpers;
 mod one_shot;
+mod originals;
 mod python;
 mod world;
 

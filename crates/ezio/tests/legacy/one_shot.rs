@@ -113,7 +113,8 @@ fn what_is_wrong_is_said_and_ends_with_1() {
     );
     check(&["-T", text(&rubbish), "-L", "/dev/loop0"], "failed to decode node");
     check(&["-T", torrent, "-L", "/dev/nosuchdisk"], "/dev/nosuchdisk: No such file");
-    check(&["x", "/dev/loop0"], "magnet links and URLs are not supported");
+    check(&["x", "/dev/loop0"], "no file whose name ends in .torrent, no magnet link, and no URL");
+    check(&["magnet:?dn=x", "/dev/loop0"], "names no torrent");
     for args in [&["-U"][..], &["-T", torrent], &["srve"], &["-t", "soon"], &["--nonsense"]] {
         let printed = check(args, "ezio: ");
         assert!(printed.starts_with("Allowed Options:\n  -h [ --help ]          some help\n"));

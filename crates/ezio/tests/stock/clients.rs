@@ -95,7 +95,7 @@ pub(crate) fn wait_left(deploy: &mut Process) {
     assert!(status.success(), "{status}");
 }
 
-/// Starts libtorrent on `torrent` in `dir`; `more` is what `node.py` takes beside.
+/// Starts libtorrent on `torrent`, a file or a magnet link, in `dir`; `more` is what `node.py` takes beside.
 pub(crate) fn libtorrent(name: &str, torrent: &Path, dir: &Path, more: &Value) -> Process {
     let mut config = json!({ "torrent": text(torrent), "dir": text(dir) });
     for (key, value) in more.as_object().expect("an object") {
@@ -109,15 +109,25 @@ pub(crate) fn libtorrent(name: &str, torrent: &Path, dir: &Path, more: &Value) -
 
 /// Starts aria2 on the image in `dir`. Without more it ends when it has everything.
 pub(crate) fn aria2(image: &Image, dir: &Path, tracker: &str, more: &[&str]) -> Process {
+    let tracker = format!("--bt-tracker={tracker}");
+    let more = [&["--bt-exclude-tracker=*", &tracker][..], more].concat();
+    aria2_at(text(&image.torrent()), dir, &more)
+}
+
+/// Starts aria2 on a magnet link. It ends when it has everything.
+pub(crate) fn aria2_link(link: &str, dir: &Path) -> Process {
+    aria2_at(link, dir, &[])
+}
+
+fn aria2_at(torrent: &str, dir: &Path, more: &[&str]) -> Process {
     let port = free_port();
     let mut command = Command::new("aria2c");
     command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--seed-time=0"]);
     command.args(["--enable-peer-exchange=false", "--bt-enable-lpd=false", "--disable-ipv6=true"]);
-    command.args(["--interface=127.0.0.1", "--file-allocation=none", "--bt-exclude-tracker=*"]);
+    command.args(["--interface=127.0.0.1", "--file-allocation=none"]);
     command.args(["--bt-tracker-interval=5", "--console-log-level=info", "--summary-interval=0"]);
-    command
-        .args([format!("--bt-tracker={tracker}"), format!("--listen-port={port}-{}", port + 99)]);
-    command.args([format!("--dir={}", text(dir))]).args(more).arg(image.torrent());
+    command.args([format!("--listen-port={port}-{}", port + 99)]);
+    command.args([format!("--dir={}", text(dir))]).args(more).arg(torrent);
     Process::start("aria2", &command)
 }
 
@@ -185,7 +195,7 @@ fn listens(port: u16, process: &mut Process) -> bool {
 }
 
 /// A port that nobody uses at this moment, neither with TCP nor with UDP.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 use swarm::layout::Extent;
+use swarm::magnet::Magnet;
 use swarm::metainfo::Metainfo;
 use tempfile::TempDir;
 
@@ -104,6 +105,17 @@ impl Image {
         let path = self.path(&format!("{}.torrent", trackers.len()));
         std::fs::write(&path, torrent(self.metainfo.info_bytes(), trackers)).unwrap();
         path
+    }
+
+    /// A magnet link with these trackers, and peers on these ports of loopback.
+    pub(crate) fn link(&self, trackers: &[&str], ports: &[u64]) -> String {
+        let magnet = Magnet {
+            info_hash: self.metainfo.info_hash(),
+            name: Some(NAME.to_owned()),
+            trackers: trackers.iter().map(|&url| url.to_owned()).collect(),
+            peers: ports.iter().map(|&port| ("127.0.0.1".to_owned(), port as u16)).collect(),
+        };
+        magnet.to_string()
     }
 
     /// The directory that holds the directory of block files: what stock clients seed from.

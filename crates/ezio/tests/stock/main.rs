@@ -3,7 +3,9 @@
 
 mod clients;
 mod downloaders;
+mod exchange;
 mod image;
+mod magnet;
 mod mixed;
 mod process;
 mod protocol;

@@ -1,6 +1,6 @@
 """One libtorrent node for the tests, on loopback only if not told otherwise.
 
-The only argument is a JSON object: `torrent`, `dir` and, if wanted, `trackers`, `peers`,
+The only argument is a JSON object: `torrent` (a file or a magnet link), `dir` and, if wanted, `trackers`, `peers`,
 `settings`, `download_limit`, `upload_limit` (bytes a second), `filtered` (true: the rate limits and
 unchoke slots that libtorrent waives for local peers hold for them too), `max_connections`,
 `max_uploads`, `everywhere` (true: it has a network of its own, and speaks to all of it).
@@ -99,8 +99,12 @@ def start(config):
 
 
 def add(session, config):
-    params = lt.add_torrent_params()
-    params.ti = lt.torrent_info(config["torrent"])
+    if config["torrent"].startswith("magnet:"):
+        params = lt.parse_magnet_uri(config["torrent"])
+    else:
+        params = lt.add_torrent_params()
+        params.ti = lt.torrent_info(config["torrent"])
+        params.trackers = []
     params.save_path = config["dir"]
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     params.download_limit = config.get("download_limit", -1)
@@ -108,7 +112,7 @@ def add(session, config):
     params.max_connections = config.get("max_connections", -1)
     params.max_uploads = config.get("max_uploads", -1)
     params.flags |= lt.torrent_flags.override_trackers
-    params.trackers = config.get("trackers", [])
+    params.trackers = params.trackers + config.get("trackers", [])
     handle = session.add_torrent(params)
     for host, port in config.get("peers", []):
         handle.connect_peer((host, port))
@@ -119,10 +123,13 @@ def status(handle, heard):
     now = handle.status()
     peers = [
         {
+            "id": str(peer.pid),
             "client": peer.client.decode("utf-8", "replace"),
             "encrypted": bool(peer.flags & lt.peer_info.rc4_encrypted),
             "dialled": bool(peer.flags & lt.peer_info.local_connection),
             "choked": bool(peer.flags & lt.peer_info.choked),
+            # It does not serve us.
+            "chokes": bool(peer.flags & lt.peer_info.remote_choked),
         }
         for peer in handle.get_peer_info()
     ]

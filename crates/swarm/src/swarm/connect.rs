@@ -2,10 +2,12 @@
 
 use super::peer::{Kind, Peer};
 use super::torrent::Torrent;
-use super::{PeerId, Reason, Swarm, TorrentId};
+use super::{Action, PeerId, Reason, Swarm, TorrentId};
 use crate::bitfield::Bitfield;
 use crate::wire::Message;
 use crate::wire::extension::{Coming, HELLO_ID, Hello, XG_ID, Xg};
+use crate::wire::metadata::METADATA_ID;
+use crate::wire::pex::{PEX_ID, Pex};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -19,17 +21,23 @@ impl Swarm {
         extended: bool,
     ) {
         let Some(torrent) = self.torrents.get_mut(&torrent_id) else {
-            self.out.push(super::Action::Close(id, Reason::Removed));
+            self.out.push(Action::Close(id, Reason::Removed));
             return;
         };
         let kind = if extended { Kind::Unknown(self.now + HELLO_WITHIN) } else { Kind::Stranger };
         let mut peer = Peer::new(torrent_id, node, fast, kind, torrent.pieces());
         let wrong = torrent.wrong.range((node, 0)..=(node, u32::MAX));
         peer.bad.extend(wrong.map(|(&(_, piece), &(until, _))| (piece, (until, false))));
+        peer.since = self.now;
         let fresh = self.peers.insert(id, peer).is_none();
         assert!(fresh, "connection {id:?} is new twice");
         torrent.peers.insert(id);
-        if let Some(message) = inventory(torrent, fast) {
+        let message = inventory(torrent, fast);
+        self.admit(id);
+        if !self.peers.contains_key(&id) {
+            return;
+        }
+        if let Some(message) = message {
             self.send(id, message);
         }
         if extended {
@@ -104,6 +112,8 @@ impl Swarm {
                 Ok(xg) => self.on_xg(id, &xg),
                 Err(_) => self.close(id, Reason::Nonsense("a malformed xg message")),
             },
+            Message::Extended { id: PEX_ID, payload } => self.on_pex(id, &payload),
+            Message::Extended { id: METADATA_ID, payload } => self.on_metadata(id, &payload),
             // Extensions we did not offer, hints we have no use for, and what the reader handles.
             Message::Extended { .. }
             | Message::KeepAlive
@@ -125,6 +135,11 @@ impl Swarm {
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.rate = hello.rate;
+        peer.metadata_id = hello.metadata_id;
+        if self.torrents.get(&peer.torrent).is_some_and(|torrent| !torrent.private) {
+            let (pex_id, port) = (hello.pex_id, hello.port);
+            self.out.push(Action::Met { peer: id, pex_id, port });
+        }
         peer.reqq = hello.reqq.unwrap_or(peer.reqq).max(1);
         if let (Kind::Unknown(_) | Kind::Stranger, Some(xg_id)) = (peer.kind, hello.xg_id) {
             peer.kind = Kind::Own { xg_id };
@@ -143,11 +158,24 @@ impl Swarm {
         self.dirty = true;
     }
 
+    /// Peers of a private torrent were not asked for others.
+    fn on_pex(&mut self, id: PeerId, payload: &[u8]) {
+        let torrent = self.peers.get(&id).and_then(|peer| self.torrents.get(&peer.torrent));
+        if torrent.is_none_or(|torrent| torrent.private) {
+            return;
+        }
+        match Pex::decode(payload) {
+            Ok(pex) => self.out.push(Action::Pex(id, pex)),
+            Err(_) => self.close(id, Reason::Nonsense("a malformed ut_pex message")),
+        }
+    }
+
     /// Settles that a peer knows nothing of `xg`.
     pub(super) fn is_stranger(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if matches!(peer.kind, Kind::Unknown(_)) {
             peer.kind = Kind::Stranger;
+            self.admit(id);
             self.reveal(id);
             self.ask_stranger(id);
             self.dirty = true;
@@ -257,8 +285,12 @@ impl Swarm {
     /// What we say first, and what is only for our own.
     fn hello(&self, torrent: TorrentId) -> Hello {
         let torrent = self.torrents.get(&torrent);
+        let metadata_len = torrent.map(|torrent| torrent.metadata_len).filter(|&len| len > 0);
         Hello {
             xg_id: Some(XG_ID),
+            metadata_id: metadata_len.map(|_| METADATA_ID),
+            metadata_len: metadata_len.map(u64::from),
+            pex_id: torrent.filter(|torrent| !torrent.private).map(|_| PEX_ID),
             port: self.config.port,
             reqq: Some(REQQ),
             client: Some(concat!("EZIO ", env!("CARGO_PKG_VERSION")).into()),

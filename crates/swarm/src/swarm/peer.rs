@@ -26,6 +26,12 @@ pub(crate) struct Peer {
     /// Which program it is, the same on all its connections.
     pub(crate) node: u64,
     pub(crate) fast: bool,
+    /// When it connected.
+    pub(crate) since: Time,
+    /// The id it wants `ut_metadata` messages with.
+    pub(crate) metadata_id: Option<u8>,
+    /// Pieces of the metadata it was handed.
+    pub(crate) metadata_given: u32,
     pub(crate) kind: Kind,
     /// One of our own that injects the image.
     pub(crate) source: bool,
@@ -99,6 +105,9 @@ impl Peer {
             torrent,
             node,
             fast,
+            since: Time(0),
+            metadata_id: None,
+            metadata_given: 0,
             kind,
             source: false,
             rate: 0,

@@ -138,7 +138,8 @@ impl Swarm {
                 Kind::Own { .. } => peer.grants.len() < GRANTS_PER_PEER,
                 Kind::Stranger => peer.grants.is_empty(),
                 Kind::Unknown(_) => false,
-            };
+            }
+            && !self.must_wait(peer, torrent);
         let injecting = torrent.injection.as_ref().is_some_and(|injection| !injection.is_over());
         let slow = injecting && peer.rate > 0 && peer.rate.saturating_mul(2) < self.uplink();
         let load = if peer.is_stranger() { STRANGER_LOAD } else { peer.load };

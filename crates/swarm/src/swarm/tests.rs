@@ -1,3 +1,6 @@
+mod caps;
+mod metadata;
+mod pex;
 mod recovery;
 mod relay;
 
@@ -25,7 +28,10 @@ impl Node {
     fn with(config: Config, start: Start, pieces: u32) -> Node {
         let mut node = Node { swarm: Swarm::new(config), now: Time(0) };
         let len = u64::from(pieces) * u64::from(PIECE);
-        node.on(Event::Add(T, TorrentSpec { len, piece_len: PIECE, start }));
+        node.on(Event::Add(
+            T,
+            TorrentSpec { len, piece_len: PIECE, start, private: false, metadata_len: 0 },
+        ));
         node
     }
 

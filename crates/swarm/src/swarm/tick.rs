@@ -154,7 +154,7 @@ impl Swarm {
 
     /// Asks for more connections where there are few, or where none has what is lacking.
     fn ask_for_peers(&mut self) {
-        let enough = self.config.peers_enough as usize;
+        let enough = self.config.peers_enough;
         let mut useless = Vec::new();
         for (&id, torrent) in &mut self.torrents {
             let peers = || torrent.peers.iter().filter_map(|id| Some((*id, self.peers.get(id)?)));
@@ -165,7 +165,8 @@ impl Swarm {
                 continue;
             }
             let starving = !torrent.open.none() && peers().all(|(_, peer)| peer.wanted == 0);
-            let few = torrent.peers.len() < enough;
+            let cap = torrent.caps.connections.filter(|_| !torrent.caps.strangers_only);
+            let few = torrent.peers.len() < cap.map_or(enough, |cap| cap.min(enough)) as usize;
             if (few || starving) && !torrent.paused && self.now >= torrent.more_peers_at {
                 torrent.more_peers_at = self.now + MORE_PEERS_EVERY;
                 self.out.push(Action::MorePeers(id));

@@ -3,7 +3,7 @@
 //! A piece that is being fetched is an [`Active`] with leases: runs of it that one peer was asked
 //! for. Everything is counted in units of 16 KiB, the block of BEP 3.
 
-use super::{PeerId, Start, TorrentSpec};
+use super::{Caps, PeerId, Start, TorrentSpec};
 use crate::bitfield::Bitfield;
 use crate::swarm::inject::Injection;
 use crate::swarm::peer::Peer;
@@ -65,6 +65,10 @@ pub(crate) struct Torrent {
     /// Pieces that were wrong when a node alone sent them: until when it is not asked for them again,
     /// and how often that happened. It outlives the connection, for the node dials again.
     pub(crate) wrong: BTreeMap<(u64, u32), (Time, u32)>,
+    pub(crate) caps: Caps,
+    pub(crate) private: bool,
+    /// Bytes of the `info` dictionary that are handed out; 0 if it is not.
+    pub(crate) metadata_len: u32,
 }
 
 /// A piece some of which was asked for.
@@ -129,6 +133,9 @@ impl Torrent {
             more_peers_at: Time(0),
             suspects: BTreeSet::new(),
             wrong: BTreeMap::new(),
+            caps: Caps::default(),
+            private: spec.private,
+            metadata_len: if spec.private { 0 } else { spec.metadata_len },
         }
     }
 

@@ -3,6 +3,7 @@
 //! Info-hashes and peer ids are raw bytes in percent-encoding, so a query is bytes, not text.
 
 use crate::metainfo::Digest;
+use crate::percent::{decode, encode, pairs};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -203,14 +204,6 @@ pub fn percent_encode(bytes: &[u8]) -> String {
 /// Longest `tracker id` that is told back, in bytes.
 pub(super) const TRACKER_ID_MAX: usize = 256;
 
-/// Keys as they stand, and raw values.
-fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    query.split(|&b| b == b'&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let at = pair.iter().position(|&b| b == b'=').unwrap_or(pair.len());
-        (&pair[..at], pair.get(at + 1..).unwrap_or_default())
-    })
-}
-
 fn twenty(key: &'static str, value: &[u8]) -> Result<[u8; 20], QueryError> {
     let bytes = decode(value, 20).ok_or(QueryError::Bad(key, "not 20 bytes in %-encoding"))?;
     bytes.try_into().map_err(|_| QueryError::Bad(key, "not 20 bytes long"))
@@ -219,43 +212,6 @@ fn twenty(key: &'static str, value: &[u8]) -> Result<[u8; 20], QueryError> {
 fn number(value: &[u8]) -> Option<u64> {
     let digits = core::str::from_utf8(value).ok()?;
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-/// Undoes percent-encoding. `+` is a space, as in forms: programs that take a general URL library
-/// write it so, and those that do not escape a real `+`. `None` if malformed or above `max` bytes.
-fn decode(value: &[u8], max: usize) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    let mut rest = value;
-    while let [first, tail @ ..] = rest {
-        if out.len() == max {
-            return None;
-        }
-        rest = tail;
-        out.push(match first {
-            b'+' => b' ',
-            b'%' => {
-                let ([high, low], tail) = rest.split_first_chunk()?;
-                rest = tail;
-                let digit = |d: &u8| char::from(*d).to_digit(16);
-                // Two hexadecimal digits are below 256.
-                (digit(high)? * 16 + digit(low)?) as u8
-            }
-            byte => *byte,
-        });
-    }
-    Some(out)
-}
-
-/// Appends `bytes` in percent-encoding, all but the unreserved characters of RFC 3986.
-fn encode(bytes: &[u8], out: &mut String) {
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
 }
 
 #[cfg(test)]

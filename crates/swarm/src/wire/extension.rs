@@ -6,6 +6,9 @@
 //!
 //! | key | value |
 //! |---|---|
+//! | `m.ut_metadata` | the id for `ut_metadata` messages (BEP 9, see [`metadata`](super::metadata)) |
+//! | `metadata_size` | bytes of the `info` dictionary, if the sender has it and hands it out |
+//! | `m.ut_pex` | the same for `ut_pex` messages (BEP 11, see [`pex`](super::pex)) |
 //! | `m.xg` | the id by which the sender wants to be sent `xg` messages; 0 or absent: none |
 //! | `xg.block` | largest block in bytes the sender serves and takes |
 //! | `xg.rate` | the sender's uplink in bytes a second, 0 if it does not know |
@@ -37,6 +40,12 @@ pub const XG_ID: u8 = 1;
 pub struct Hello {
     /// The id to send `xg` messages with, if the peer knows them.
     pub xg_id: Option<u8>,
+    /// The id to send `ut_metadata` messages with, if the peer knows them.
+    pub metadata_id: Option<u8>,
+    /// Bytes of the `info` dictionary, if the peer has it.
+    pub metadata_len: Option<u64>,
+    /// The id to send `ut_pex` messages with, if the peer wants them.
+    pub pex_id: Option<u8>,
     /// The peer's listening TCP port.
     pub port: Option<u16>,
     /// How many requests the peer lets wait.
@@ -58,10 +67,19 @@ impl Hello {
         let mut encoder = Encoder::new();
         encoder.dict(|d| {
             d.key("m").dict(|m| {
+                if let Some(id) = self.metadata_id {
+                    m.key("ut_metadata").uint(id.into());
+                }
+                if let Some(id) = self.pex_id {
+                    m.key("ut_pex").uint(id.into());
+                }
                 if let Some(id) = self.xg_id {
                     m.key("xg").uint(id.into());
                 }
             });
+            if let Some(len) = self.metadata_len {
+                d.key("metadata_size").uint(len);
+            }
             if let Some(port) = self.port {
                 d.key("p").uint(port.into());
             }
@@ -71,11 +89,13 @@ impl Hello {
             if let Some(client) = &self.client {
                 d.key("v").bytes(client.as_bytes());
             }
-            d.key("xg").dict(|xg| {
-                xg.key("block").uint(self.block.into());
-                xg.key("rate").uint(self.rate);
-                xg.key("seed").uint(self.seed.into());
-            });
+            if self.xg_id.is_some() || self.block > 0 || self.rate > 0 || self.seed {
+                d.key("xg").dict(|xg| {
+                    xg.key("block").uint(self.block.into());
+                    xg.key("rate").uint(self.rate);
+                    xg.key("seed").uint(self.seed.into());
+                });
+            }
         });
         encoder.finish()
     }
@@ -94,11 +114,17 @@ impl Hello {
     fn field(&mut self, d: &mut Decoder<'_>, key: &[u8]) -> Result<(), BencodeError> {
         match key {
             b"m" => d.dict(|d, key| {
-                if key == b"xg" {
-                    self.xg_id = u8::try_from(d.uint()?).ok().filter(|&id| id != 0);
-                }
-                Ok(())
+                let id = match key {
+                    b"ut_metadata" => &mut self.metadata_id,
+                    b"ut_pex" => &mut self.pex_id,
+                    b"xg" => &mut self.xg_id,
+                    _ => return Ok(()),
+                };
+                *id = u8::try_from(d.uint()?).ok().filter(|&id| id != 0);
+                Ok::<(), BencodeError>(())
             })?,
+            // Some write 0, or less, for none.
+            b"metadata_size" => self.metadata_len = u64::try_from(d.int()?).ok().filter(|&n| n > 0),
             b"p" => self.port = u16::try_from(d.uint()?).ok(),
             b"reqq" => self.reqq = Some(saturated(d.uint()?)),
             b"v" => {
@@ -211,7 +237,7 @@ impl Xg {
 }
 
 /// Some clients write their extended handshake with keys out of order.
-const LENIENT: Limits = Limits { keys_ascend: false, ..Limits::NETWORK };
+pub(super) const LENIENT: Limits = Limits { keys_ascend: false, ..Limits::NETWORK };
 
 fn saturated(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
@@ -225,10 +251,12 @@ mod tests {
     #[test]
     fn a_strangers_hello_is_read_past_what_we_do_not_know() {
         let hello = Hello::decode(
-            b"d12:complete_agoi1e1:md11:lt_donthavei7e11:ut_metadatai2ee4:reqqi2000e\
+            b"d12:complete_agoi1e1:md11:lt_donthavei7e11:ut_metadatai2e6:ut_pexi1ee4:reqqi2000e\
               11:upload_onlyi1e1:v18:libtorrent/2.0.8.06:yourip4:\x7f\0\0\x01e",
         );
         let wanted = Hello {
+            metadata_id: Some(2),
+            pex_id: Some(1),
             reqq: Some(2000),
             client: Some("libtorrent/2.0.8.0".into()),
             ..Hello::default()
@@ -240,6 +268,9 @@ mod tests {
     fn ours_is_written_as_documented() {
         let hello = Hello {
             xg_id: Some(XG_ID),
+            metadata_id: Some(3),
+            metadata_len: Some(31235),
+            pex_id: Some(2),
             port: Some(6881),
             reqq: Some(250),
             client: Some("EZIO".into()),
@@ -247,7 +278,7 @@ mod tests {
             rate: 125_000_000,
             seed: true,
         };
-        let bytes = b"d1:md2:xgi1ee1:pi6881e4:reqqi250e1:v4:EZIO\
+        let bytes = b"d1:md11:ut_metadatai3e6:ut_pexi2e2:xgi1ee13:metadata_sizei31235e1:pi6881e4:reqqi250e1:v4:EZIO\
               2:xgd5:blocki1048576e4:ratei125000000e4:seedi1eee";
         assert_eq!(hello.encode(), bytes);
         assert_eq!(Hello::decode(bytes), Ok(hello));
