@@ -31,7 +31,7 @@ use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -109,6 +109,8 @@ pub struct TorrentStatus {
     pub verified: u32,
     /// Pieces that are written.
     pub stored: u32,
+    /// Pieces that may be here already and have not been looked at.
+    pub checking: u32,
     /// Bytes received and sent so far.
     pub received: u64,
     /// Bytes of blocks sent so far.
@@ -162,7 +164,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             peer_id: new_peer_id()?,
             torrents: RwLock::default(),
-            limits: config.limit.map(Limits::new),
+            limits: Limits::new(config.limit),
         });
         let connector = Arc::new(Connector::bind(
             &config.listen,
@@ -243,6 +245,11 @@ impl Engine {
         self.inputs.send(Input::Pause { info_hash, paused });
     }
 
+    /// Another [`EngineConfig::limit`] from now on.
+    pub fn limit(&self, rate: Option<u64>) {
+        self.shared.limits.set(rate);
+    }
+
     /// Forgets a torrent and ends its connections. What of it is being written is written. What is
     /// not carried is ignored.
     pub fn remove(&self, info_hash: Digest) {
@@ -295,6 +302,8 @@ struct Carried {
     have: Have,
     memory: Memory,
     arriving: Arriving,
+    /// Pieces that may be here already and have not been looked at.
+    checking: AtomicU32,
     /// Bytes of blocks received and sent.
     received: AtomicU64,
     sent: AtomicU64,
@@ -372,7 +381,7 @@ struct Shared {
     peer_id: [u8; 20],
     /// By info-hash.
     torrents: RwLock<BTreeMap<Digest, Arc<Carried>>>,
-    limits: Option<Limits>,
+    limits: Limits,
 }
 
 impl Shared {
