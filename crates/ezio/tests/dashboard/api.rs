@@ -107,7 +107,14 @@ fn every_path_and_field_is_described_and_answers_so() {
     let described = description["paths"].as_object().unwrap();
     let described: BTreeSet<&str> = described.keys().map(String::as_str).collect();
     assert_eq!(routes, described);
-    metrics_are_as_prometheus_wants_them(&server.get("/metrics", "").body);
+    let metrics = server.get("/metrics", "").body;
+    metrics_are_as_prometheus_wants_them(&metrics);
+    let grafana = include_str!("../../../../docs/grafana.json");
+    for name in grafana.split("ezio_").skip(1) {
+        let end = name.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap();
+        let family = format!("# TYPE ezio_{} ", &name[..end]);
+        assert!(metrics.contains(&family), "Grafana asks for what there is not: {family}");
+    }
 }
 
 /// Every sample belongs to a family with HELP and TYPE before it, and names say their units.

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
@@ -74,7 +75,7 @@ fn received(stream: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
             && let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n")
         {
             let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
-            let len = text.split_once("content-length: ").map(|(_, rest)| rest);
+            let len = text.split_once("content-length:").map(|(_, rest)| rest.trim_start());
             let len = len.and_then(|rest| rest.split("\r\n").next()?.parse::<usize>().ok());
             end = len.map(|len| head + 4 + len);
         }
@@ -101,7 +102,11 @@ pub(crate) struct Browser {
     addr: SocketAddr,
     session: String,
     _profile: tempfile::TempDir,
+    /// Dropped last: two at once would measure each other.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 const FLAGS: [&str; 10] = [
     "--headless",
@@ -117,7 +122,13 @@ const FLAGS: [&str; 10] = [
 ];
 
 impl Browser {
+    /// Waits for its turn. A chromedriver now and then ends without a word; another one does not.
     pub(crate) fn start() -> anyhow::Result<Browser> {
+        Browser::try_start().or_else(|_| Browser::try_start())
+    }
+
+    fn try_start() -> anyhow::Result<Browser> {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let profile = tempfile::tempdir()?;
         // The namespace ends with its first process, which ends with this one: no browser stays
         // behind, however the test ends.
@@ -141,7 +152,8 @@ impl Browser {
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let mut flags: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
-        let mut browser = Browser { driver, addr, session: String::new(), _profile: profile };
+        let mut browser =
+            Browser { driver, addr, session: String::new(), _profile: profile, _turn: turn };
         let options = json!({ "args": flags, "binary": "/usr/bin/chromium" });
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options,

@@ -8,7 +8,7 @@ mod orders;
 mod room;
 
 use browser::{Browser, PATIENCE, ask};
-use lab::{Need, Running, require, skip};
+use lab::{Need, Running, require};
 use room::{HOSTILE, Room, Trouble};
 use serde_json::Value;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -126,10 +126,7 @@ fn a_room_is_seen_steered_and_stays_text() {
     troubles[27] = Trouble::Failed;
     (troubles[0], troubles[9], troubles[14]) = (Trouble::Done, Trouble::Done, Trouble::Verifying);
     let room = Room::open(server.addr, &server.info_hash, 0, troubles);
-    let browser = match Browser::start() {
-        Ok(browser) => browser,
-        Err(why) => panic!("{why:#}"),
-    };
+    let browser = Browser::start().unwrap();
     browser.show(1280, 900, false);
     browser.open(&format!("http://{}/", server.addr));
     browser.wait("document.querySelectorAll('.tile').length === 32");
@@ -221,6 +218,7 @@ fn takes_pictures(browser: &Browser) {
         let theme = if dark { "dark" } else { "light" };
         browser.wait(&format!("document.documentElement.dataset.theme === '{theme}'"));
         browser.wait("document.documentElement.scrollWidth <= innerWidth");
+        browser.run("scrollTo(0, 0)");
         std::thread::sleep(Duration::from_millis(1200));
         browser.screenshot(&dir.join(format!("{name}.png")));
     }

@@ -138,7 +138,7 @@ fn slow(machine: &Machine, usual: Usual) -> (Health, String) {
     } else if facts.half_duplex {
         "its link is half duplex: cable, or switch port?".to_owned()
     } else if facts.peers <= 1 {
-        format!("it has {} peers only: does a firewall keep the others away?", facts.peers)
+        "it has no more than one peer: does a firewall keep the others away?".to_owned()
     } else if facts.nowhere > 0 {
         "it waits for pieces that nobody near it has yet".to_owned()
     } else {
@@ -201,7 +201,7 @@ mod tests {
         check(9e7, 0, 0, Facts { link_mbit: Some(100), ..base() }, Slow, "100 Mbit/s only");
         check(3e7, 0, 0, behind(), Slow, "its disk is slow: it writes 30 MB/s");
         check(3e7, 0, 0, Facts { half_duplex: true, ..base() }, Slow, "half duplex");
-        check(3e7, 0, 0, Facts { peers: 1, ..base() }, Slow, "1 peers only");
+        check(3e7, 0, 0, Facts { peers: 1, ..base() }, Slow, "no more than one peer");
         check(3e7, 0, 0, Facts { limit: Some(30_000_000), ..base() }, Fine, "");
         check(3e7, 0, 0, Facts { seconds: 3.0, ..base() }, Fine, "");
         check(0.0, 11, 0, base(), Stuck, "send nothing");

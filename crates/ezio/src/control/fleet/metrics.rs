@@ -23,8 +23,9 @@ pub(in crate::control) fn metrics(fleet: &Fleet) -> String {
     });
     text.family("ezio_machines_health", "gauge", "Machines by how they fare.", healths);
     let eta = machines.iter().filter_map(|m| m.eta()).max();
-    let eta = eta.map(|eta| (String::new(), eta as f64));
-    text.family("ezio_eta_seconds", "gauge", "Time until the last machine has its image.", eta);
+    let eta = [(String::new(), eta.map_or(f64::NAN, |eta| eta as f64))];
+    let help = "Time until the last machine has its image; NaN while nobody knows.";
+    text.family("ezio_eta_seconds", "gauge", help, eta);
     per_machine(&mut text, &machines);
     text.0
 }

@@ -21,11 +21,23 @@ function svg(name, attributes = {}, text) {
   return node;
 }
 
+/* Two digits, or three from a hundred on. */
+function short(value) {
+  return value >= 99.5 ? String(Math.round(value)) : value >= 9.95 ? value.toFixed(0) : value.toFixed(1);
+}
+
 function formatRate(rate) {
   if (!rate) return "0 MB/s";
-  if (rate >= 1e9) return (rate / 1e9).toPrecision(3) + " GB/s";
-  if (rate >= 1e6) return (rate / 1e6 >= 100 ? Math.round(rate / 1e6) : (rate / 1e6).toPrecision(2)) + " MB/s";
+  if (rate >= 9.995e8) return (rate / 1e9).toFixed(2) + " GB/s";
+  if (rate >= 1e6) return short(rate / 1e6) + " MB/s";
   return Math.round(rate / 1e3) + " kB/s";
+}
+
+/* For small places: 1:09, 2:05:00. */
+function formatClock(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  const s = Math.round(seconds), two = (n) => String(n).padStart(2, "0");
+  return s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
 
 function formatBytes(bytes) {
@@ -46,7 +58,7 @@ function formatTime(seconds) {
 /* A round number above `value` to end an axis with. */
 function niceTop(value) {
   const unit = 10 ** Math.floor(Math.log10(Math.max(value, 1e6)));
-  return unit * [1, 2, 2.5, 5, 10].find((step) => step * unit >= value);
+  return unit * [1, 1.5, 2, 3, 5, 10].find((step) => step * unit >= value);
 }
 
 class Throughput {

@@ -110,7 +110,6 @@ function showSummary() {
   const strangers = s.strangers ? `, and ${s.strangers} other client${s.strangers > 1 ? "s" : ""}` : "";
   setText($("subline"), none ? "They appear here as soon as they start."
     : `${s.machines} machine${s.machines > 1 ? "s" : ""}${strangers}`);
-  setText($("f-machines"), String(s.machines));
   setText($("f-done"), String(s.done));
   setText($("f-working"), String(s.working));
   setText($("f-attention"), String(attention));
@@ -227,14 +226,14 @@ function newTile(m) {
   const node = el("div", { role: "listitem" }, button);
   const update = (m) => {
     setText(name, m.host);
-    setText(phase, state(m));
+    setText(phase, m.health === "slow" ? "Slow" : state(m));
     setText(part, percent(m.progress));
     bar.style.transform = `scaleX(${m.progress})`;
     setAttr(button, "data-tone", tone(m));
     const over = isOver(m) || m.health === "gone";
-    setText(rate, m.phase === "done" ? "avg. " + formatRate(m.average) : over ? m.device : formatRate(m.rate_in));
-    setText(eta, m.phase === "done" ? formatTime(m.seconds) : over || m.eta_seconds === null ? "" : formatTime(m.eta_seconds));
-    setAttr(button, "title", m.reason || m.error);
+    setText(rate, m.phase === "done" ? formatRate(m.average) : over ? m.device : formatRate(m.rate_in));
+    setText(eta, m.phase === "done" ? formatClock(m.seconds) : over ? "" : formatClock(m.eta_seconds));
+    setAttr(button, "title", m.reason || m.error || (m.phase === "done" ? "average, and time" : "receives, and time left"));
   };
   return { node, update, stale: false };
 }
@@ -261,12 +260,12 @@ function newRow(m) {
     setText(cells[1], m.addr);
     setText(cells[2], m.device);
     setText(cells[3], m.model);
-    setText(phase, state(m));
+    setText(phase, m.health === "slow" ? "Slow" : state(m));
     bar.style.transform = `scaleX(${m.progress})`;
     setText(number, percent(m.progress));
     setText(cells[6], over ? "" : formatRate(m.rate_in));
     setText(cells[7], m.health === "gone" ? "" : formatRate(m.rate_out));
-    setText(cells[8], m.eta_seconds === null ? "" : formatTime(m.eta_seconds));
+    setText(cells[8], formatClock(m.eta_seconds));
     setText(cells[9], String(m.peers));
     setText(cells[10], m.reason || m.error);
   };
