@@ -117,6 +117,19 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = serve::parse_http)]
     http: Vec<SocketAddr>,
 
+    /// Show the dashboard, its data and metrics only to who has the token; without this only its
+    /// buttons need it
+    #[arg(long)]
+    private: bool,
+
+    /// Read the token for the dashboard's buttons from FILE [default: a new one each time]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A name under which browsers reach this server, if it has dots; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+
     /// Bytes of a piece when capturing, as 16MiB
     #[arg(long, value_name = "SIZE", value_parser = piece_size)]
     piece_size: Option<u32>,
@@ -183,6 +196,10 @@ struct DeployArgs {
     /// Serve others afterwards for at most so many seconds; earlier if nobody needs it
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     seed_for: u64,
+
+    /// After a failure, wait for so many seconds: the dashboard can order another try
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    stay: u64,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -408,6 +425,9 @@ impl From<ServeArgs> for Serve {
             sources: args.sources,
             from: args.from,
             http,
+            names: args.allow_host,
+            private: args.private,
+            token_file: args.token_file,
             node: args.node.into(),
             capture: Capture {
                 piece_len: args.piece_size,
@@ -432,6 +452,7 @@ impl From<DeployArgs> for Deploy {
             checks: preflight::Checks { force: args.force, wipe: args.wipe },
             on_done: args.on_done,
             seed_for: Duration::from_secs(args.seed_for),
+            stay: Duration::from_secs(args.stay),
             node: args.node.into(),
         }
     }

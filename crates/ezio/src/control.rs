@@ -7,12 +7,13 @@
 
 mod announce;
 mod client;
+mod fleet;
 mod http;
 pub mod interfaces;
 pub mod lsd;
 mod reports;
 
-pub use client::{fetch, fetch_until};
+pub use client::{fetch, fetch_until, post};
 pub use http::HttpConfig;
 pub use reports::ReportConfig;
 
@@ -345,6 +346,7 @@ impl Desk {
         let mut services = JoinSet::new();
         if let Some(config) = self.config.http.take() {
             let server = Arc::new(http::Server::new(config, Arc::clone(&self.context)));
+            services.spawn(http::watch(Arc::clone(&server)));
             for listener in listeners {
                 services.spawn(Arc::clone(&server).serve(listener));
             }

@@ -1,9 +1,9 @@
 //! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
 mod from;
+mod report;
 mod state;
 
-use crate::control::ReportConfig;
 use crate::device::Claim;
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::hex;
@@ -15,13 +15,14 @@ use crate::ui::Ui;
 use crate::verify;
 use anyhow::ensure;
 use from::Order;
-use serde_json::{Value, json};
+use report::{Reporter, Step, Wish};
+use serde_json::json;
 use state::{State, StateFile};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::units::{Bytes, Rate};
@@ -49,6 +50,8 @@ pub struct Deploy {
     pub on_done: Option<String>,
     /// How long to serve others afterwards at most.
     pub seed_for: Duration,
+    /// How long to wait after a failure for the dashboard to order another try.
+    pub stay: Duration,
     /// How to meet others.
     pub node: NodeOptions,
 }
@@ -74,18 +77,44 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// # Errors
 /// Whatever keeps an image from being whole on its target.
 pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
+    let mut reporter = None;
+    loop {
+        let Err(error) = attempt(deploy, ui, stop, &mut reporter) else { return Ok(()) };
+        let Some(reporter) = &reporter else { return Err(error) };
+        reporter.fail(&error);
+        if deploy.stay.is_zero() || stop.load(Ordering::Relaxed) {
+            return Err(error);
+        }
+        let seconds = deploy.stay.as_secs();
+        ui.note(&format!("{error:#}; for {seconds} s the dashboard can order another try"));
+        if !reporter.wait_for_retry(deploy.stay, stop) {
+            return Err(error);
+        }
+        ui.note("the dashboard has ordered another try");
+    }
+}
+
+fn attempt(
+    deploy: &Deploy,
+    ui: Ui,
+    stop: &AtomicBool,
+    reporter: &mut Option<Reporter>,
+) -> anyhow::Result<()> {
     let found = from::find(deploy, ui, stop)?;
     found.check_hashes(&deploy.info_hashes, &deploy.from)?;
+    if reporter.is_none() {
+        *reporter = found.server.map(|server| Reporter::new(&server, deploy));
+    }
+    let reporter = reporter.clone();
     let started = Instant::now();
     // All of them are looked at before one is written.
     let tasks = found.orders.into_iter().map(|order| Task::prepare(order, deploy, ui));
     let mut tasks = tasks.collect::<anyhow::Result<Vec<Task>>>()?;
     let state = recall(deploy, &mut tasks, ui)?;
-
-    let status: Arc<OnceLock<StatusReader>> = Arc::default();
-    let report = found.server.map(|server| report(&server, &tasks, Arc::clone(&status)));
-    let mut node = Node::start(&deploy.node, None, report)?;
-    let _ = status.set(Box::new(node.status_reader()));
+    if let Some(reporter) = &reporter {
+        reporter.begin(&tasks);
+    }
+    let mut node = Node::start(&deploy.node, None, reporter.as_ref().map(Reporter::config))?;
     if deploy.checks.wipe {
         tasks.iter().filter_map(|task| task.leftovers.as_ref()).try_for_each(Leftovers::wipe)?;
     }
@@ -98,19 +127,26 @@ pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
         node.add(job, std::mem::take(&mut task.trackers), false)?;
         task.peers.iter().for_each(|&addr| node.found(task.metainfo.info_hash(), addr));
     }
-    let mut run = Run { deploy, node, tasks, state, started, ui, stop };
+    if let Some(reporter) = &reporter {
+        reporter.observe(Some(node.reader()));
+    }
+    let wish = Wish::default();
+    let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish };
     let outcome = run.download();
     if outcome.is_ok() {
+        run.tell_server(Step::Done);
         run.seed();
         if let Some(state) = &run.state {
             state.remove();
+        }
+        if let Some(reporter) = &run.reporter {
+            // The last second's numbers, and that it is done if that took no second.
+            reporter.post();
         }
     }
     run.node.stop();
     outcome
 }
-
-type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
 
 /// One image on its way to its target.
 struct Task {
@@ -186,6 +222,9 @@ struct Run<'a> {
     started: Instant,
     ui: Ui,
     stop: &'a AtomicBool,
+    reporter: Option<Reporter>,
+    /// What of the server's wishes has been done.
+    wish: Wish,
 }
 
 impl Run<'_> {
@@ -210,10 +249,13 @@ impl Run<'_> {
                 self.tasks[index].end = Some(end);
                 errors.extend(outcome.err().map(|error| format!("{error:#}")));
             }
+            self.obey();
             let status = self.node.status();
             let stored = status.iter().map(TorrentStatus::stored_bytes).sum::<u64>();
             progress.done.store(stored.min(total), Ordering::Relaxed);
-            if let Some(why) = stuck.look(&status) {
+            if self.wish.paused {
+                stuck = Stuck::new();
+            } else if let Some(why) = stuck.look(&status) {
                 self.ui.note(&why);
             }
             let stopped = self.stop.load(Ordering::Relaxed);
@@ -226,6 +268,28 @@ impl Run<'_> {
         self.note_state();
         ensure!(errors.is_empty(), "{}", errors.join("; "));
         Ok(())
+    }
+
+    /// Does what the server wants, if that is something else than before.
+    fn obey(&mut self) {
+        let Some(wish) = self.reporter.as_ref().map(Reporter::wish) else { return };
+        if wish.paused != self.wish.paused {
+            let hashes = self.tasks.iter().map(|task| task.metainfo.info_hash());
+            hashes.for_each(|hash| self.node.pause(hash, wish.paused));
+            self.ui.note(if wish.paused { "paused by the server" } else { "resumed" });
+        }
+        if wish.limit != self.wish.limit {
+            self.node.limit(wish.limit.or(self.deploy.node.limit));
+            let text = wish.limit.map_or_else(|| "none".to_owned(), |rate| Rate(rate).to_string());
+            self.ui.note(&format!("the server's limit is {text}"));
+        }
+        self.wish = wish;
+    }
+
+    fn tell_server(&self, step: Step) {
+        if let Some(reporter) = &self.reporter {
+            reporter.set(step);
+        }
     }
 
     /// Which target has come to an end, and how.
@@ -259,8 +323,11 @@ impl Run<'_> {
 
     fn read_again(&self, task: &Task) -> anyhow::Result<()> {
         task.target.drop_cache();
-        let progress = self.ui.progress("verify", task.metainfo.layout().image_len());
+        let len = task.metainfo.layout().image_len();
+        let progress = self.ui.progress("verify", len);
+        self.tell_server(Step::Verifying(Arc::clone(&progress.done), len));
         let bad = verify::bad_pieces(&task.metainfo, &*task.target, &progress.done, self.stop)?;
+        self.tell_server(Step::Downloading);
         ensure!(
             bad.is_empty(),
             "{} does not give back what was written to it; the disk is broken:\n{}",
@@ -297,13 +364,17 @@ impl Run<'_> {
 
     /// Serves the others until none of them wants anything, nothing was sent for a while, or long
     /// enough.
-    fn seed(&self) {
+    fn seed(&mut self) {
         let (started, mut sent_at, mut wanted_at) =
             (Instant::now(), Instant::now(), Instant::now());
         let mut sent = 0;
         while started.elapsed() < self.deploy.seed_for && !self.stop.load(Ordering::Relaxed) {
             if let Some(Message::Note(text)) = self.node.wait(PERIOD) {
                 self.ui.note(&text);
+            }
+            self.obey();
+            if self.wish.finish {
+                break;
             }
             let status = self.node.status();
             let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
@@ -395,31 +466,6 @@ fn on_done(command: &str, task: &Task, seconds: f64) -> anyhow::Result<()> {
         .map_err(|e| anyhow::anyhow!("run --on-done `{command}`: {}", io_reason(&e)))?;
     ensure!(status.success(), "the data is on the medium, but --on-done `{command}`: {status}");
     Ok(())
-}
-
-/// Tells the server once a second how far this machine is.
-fn report(server: &str, tasks: &[Task], status: Arc<OnceLock<StatusReader>>) -> ReportConfig {
-    let node = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let targets: Vec<String> = tasks.iter().map(|t| t.to.display().to_string()).collect();
-    let (node, target) = (node.trim().to_owned(), targets.join(" "));
-    ReportConfig {
-        url: format!("{server}/api/report"),
-        report: Arc::new(move || {
-            let torrents = status.get().map(|read| read()).unwrap_or_default();
-            let list: Vec<Value> = torrents
-                .iter()
-                .map(|t| {
-                    json!({
-                        "info_hash": hex(&t.info_hash), "pieces": t.pieces, "stored": t.stored,
-                        "received_bytes": t.received, "sent_bytes": t.sent, "peers": t.peers,
-                    })
-                })
-                .collect();
-            json!({ "node": format!("{node} {target}"), "device": target, "torrents": list })
-        }),
-        // Orders come with the dashboard.
-        orders: Arc::new(|_| ()),
-    }
 }
 
 /// Forty hexadecimal digits.

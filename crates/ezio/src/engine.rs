@@ -33,7 +33,7 @@ use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -111,6 +111,8 @@ pub struct TorrentStatus {
     pub verified: u32,
     /// Pieces that are written.
     pub stored: u32,
+    /// Pieces that may be here already and have not been looked at.
+    pub checking: u32,
     /// Bytes received and sent so far.
     pub received: u64,
     /// Bytes of blocks sent so far.
@@ -161,7 +163,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             peer_id: new_peer_id()?,
             torrents: RwLock::default(),
-            limits: config.limit.map(Limits::new),
+            limits: Limits::new(config.limit),
         });
         let connector = Arc::new(Connector::bind(
             &config.listen,
@@ -248,6 +250,11 @@ impl Engine {
         self.inputs.send(Input::Cap { info_hash, caps });
     }
 
+    /// Another [`EngineConfig::limit`] from now on.
+    pub fn limit(&self, rate: Option<u64>) {
+        self.shared.limits.set(rate);
+    }
+
     /// Forgets a torrent and ends its connections. What of it is being written is written. What is
     /// not carried is ignored.
     pub fn remove(&self, info_hash: Digest) {
@@ -300,6 +307,8 @@ struct Carried {
     have: Have,
     memory: Memory,
     arriving: Arriving,
+    /// Pieces that may be here already and have not been looked at.
+    checking: AtomicU32,
     /// Bytes of blocks received and sent.
     received: AtomicU64,
     sent: AtomicU64,
@@ -377,7 +386,7 @@ struct Shared {
     peer_id: [u8; 20],
     /// By info-hash.
     torrents: RwLock<BTreeMap<Digest, Arc<Carried>>>,
-    limits: Option<Limits>,
+    limits: Limits,
 }
 
 impl Shared {

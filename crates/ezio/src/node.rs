@@ -159,10 +159,15 @@ impl Node {
         self.engine.have(info_hash)
     }
 
-    /// A function that gives the status at any time, on any thread.
-    pub fn status_reader(&self) -> impl Fn() -> Vec<TorrentStatus> + Send + Sync + 'static {
-        let engine = Arc::clone(&self.engine);
-        move || engine.status().torrents
+    /// Another [`NodeOptions::limit`] from now on.
+    pub fn limit(&self, rate: Option<u64>) {
+        self.engine.limit(rate);
+    }
+
+    /// What gives the status at any time, on any thread.
+    #[must_use]
+    pub fn reader(&self) -> NodeReader {
+        NodeReader(Arc::clone(&self.engine))
     }
 
     /// Waits for news, at most `time`. What only the node itself has to know is dealt with.
@@ -187,6 +192,24 @@ impl Node {
     pub fn stop(self) {
         self.control.stop();
         self.engine.stop();
+    }
+}
+
+/// Looks at a running node from elsewhere.
+#[derive(Clone)]
+pub struct NodeReader(Arc<Engine>);
+
+impl NodeReader {
+    /// How far everything is.
+    #[must_use]
+    pub fn status(&self) -> Vec<TorrentStatus> {
+        self.0.status().torrents
+    }
+
+    /// As [`Engine::have`].
+    #[must_use]
+    pub fn have(&self, info_hash: &Digest) -> Option<Vec<u8>> {
+        self.0.have(info_hash)
     }
 }
 

@@ -5,11 +5,12 @@ use crate::control::{HttpConfig, interfaces};
 use crate::device::{self, Claim, Purpose, Use};
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::{self, hex};
-use crate::node::{Message, Node, NodeOptions, name_of};
+use crate::node::{Message, Node, NodeOptions, NodeReader, name_of};
 use crate::store;
 use crate::ui::Ui;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,12 @@ pub struct Serve {
     pub from: Vec<PathBuf>,
     /// Where the HTTP server listens.
     pub http: Vec<SocketAddr>,
+    /// Names under which people reach it, beside those that are its own anyway.
+    pub names: Vec<String>,
+    /// Only who has the token may look.
+    pub private: bool,
+    /// A file with the token to be used; without it there is a new one each time.
+    pub token_file: Option<PathBuf>,
     /// How to meet others.
     pub node: NodeOptions,
     /// How to capture; its source and output are replaced for each.
@@ -59,15 +66,24 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     };
     let torrents: Vec<_> = carried.iter().map(|held| Arc::clone(&held.job.metainfo)).collect();
     check_names(&torrents)?;
+    let token = match &serve.token_file {
+        Some(path) => read_token(path)?,
+        None => new_token()?,
+    };
     // The pages ask the engine, which is started after their server is configured.
-    let status: Arc<OnceLock<StatusReader>> = Arc::default();
+    let status: Arc<OnceLock<NodeReader>> = Arc::default();
     let asked = Arc::clone(&status);
     let http = HttpConfig {
-        status: Arc::new(move || asked.get().map_or_else(|| json!({}), |read| describe(&read()))),
+        token: token.clone(),
+        private: serve.private,
+        names: serve.names.clone(),
+        status: Arc::new(move || {
+            asked.get().map_or_else(|| json!({}), |node| describe(&node.status()))
+        }),
         ..HttpConfig::new(serve.http.clone())
     };
     let mut node = Node::start(&serve.node, Some(http), None)?;
-    let _ = status.set(Box::new(node.status_reader()));
+    let _ = status.set(node.reader());
     let mut claims = Vec::new();
     for Held { job, claim } in carried {
         claims.push(claim);
@@ -75,13 +91,12 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
         node.add(job, trackers, true)?;
     }
     // Whoever reads the first line and is quick must find all of them.
-    torrents.iter().for_each(|metainfo| announce_to_people(&node, serve, metainfo, ui));
+    torrents.iter().for_each(|metainfo| announce_to_people(&node, serve, metainfo, &token, ui));
+    tell_of_dashboard(&node, serve, &token, ui);
     watch(&node, ui, stop);
     node.stop();
     Ok(())
 }
-
-type StatusReader = Box<dyn Fn() -> Vec<TorrentStatus> + Send + Sync>;
 
 /// A torrent to seed, and the hold on where its image is.
 struct Held {
@@ -130,7 +145,7 @@ fn hold(path: &Path, force: bool, ui: Ui) -> anyhow::Result<Option<Claim>> {
 }
 
 /// Prints the line to run on the targets.
-fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, ui: Ui) {
+fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, token: &str, ui: Ui) {
     let port = node.http().first().map_or(0, SocketAddr::port);
     let name = name_of(metainfo);
     let path =
@@ -154,8 +169,48 @@ fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, ui: Ui) {
         "deploy": lines,
         "port": node.port(),
         "http_port": port,
+        "dashboard": dashboards(node, serve),
+        "token": token,
     });
     ui.result(&text, json);
+}
+
+/// Prints where to look, and what it takes to do more than look.
+fn tell_of_dashboard(node: &Node, serve: &Serve, token: &str, ui: Ui) {
+    // Every result has told it already where programs read.
+    if !ui.json {
+        let pages = dashboards(node, serve).join("\n  ");
+        ui.result(
+            &format!("dashboard, and the token for its buttons:\n  {pages}\n  {token}"),
+            json!({}),
+        );
+    }
+}
+
+fn dashboards(node: &Node, serve: &Serve) -> Vec<String> {
+    let port = node.http().first().map_or(0, SocketAddr::port);
+    addresses(serve)
+        .iter()
+        .map(|addr| format!("http://{}/", SocketAddr::new(*addr, port)))
+        .collect()
+}
+
+/// 128 bits that nobody can guess.
+fn new_token() -> anyhow::Result<String> {
+    let mut random = [0; 16];
+    let mut file = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
+    file.read_exact(&mut random).context("read /dev/urandom")?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn read_token(path: &Path) -> anyhow::Result<String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| anyhow::anyhow!("read the token in {shown}: {}", store::io_reason(&e)))?;
+    let token = text.trim();
+    let good = (16..=256).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
+    ensure!(good, "the token in {shown} is not 16 to 256 printable characters without spaces");
+    Ok(token.to_owned())
 }
 
 /// The addresses at which targets reach this machine: not loopback, unless there is nothing else.

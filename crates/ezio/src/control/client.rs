@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,6 +71,23 @@ pub fn fetch_until(url: &str, len_max: usize, stop: &AtomicBool) -> anyhow::Resu
     let (status, body) = outcome.with_context(|| format!("get {url}"))?;
     ensure!(status.is_success(), "get {url}: the server says {status}");
     Ok(body)
+}
+
+/// Posts `body` to `url`, waits at most `time_max`, and returns the JSON that is answered.
+///
+/// Blocks the calling thread, as [`fetch`] does.
+///
+/// # Errors
+/// If nobody answers in time, or the answer is no success, or no JSON of 64 KiB at the most.
+pub fn post(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Value> {
+    let body = Some(body.to_string().into_bytes());
+    let question = Question { url, body, len_max: 64 << 10, time_max };
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(ask(&|_| Ok(None), question));
+    runtime.shutdown_background();
+    let (status, body) = outcome.with_context(|| format!("post to {url}"))?;
+    ensure!(status.is_success(), "post to {url}: the server says {status}");
+    serde_json::from_slice(&body).with_context(|| format!("post to {url}: the answer is no JSON"))
 }
 
 /// Waits until `flag` is set, as a signal does it, which wakes nobody.

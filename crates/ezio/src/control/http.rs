@@ -3,15 +3,21 @@
 //! Nothing here can be made to do anything to a disk. A client that is slow, silent, or sends too
 //! much costs one of a bounded number of connections for a bounded time.
 
+mod access;
+mod dashboard;
 mod stall;
 
-use super::reports::{REPORT_LEN_MAX, ReportError, Reports};
+pub(super) use dashboard::watch;
+
+use super::fleet::Fleet;
+use super::interfaces;
+use super::reports::{REPORT_LEN_MAX, ReportError};
 use super::{Context, Origin, Torrent};
 use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use axum::http::header::{CONTENT_TYPE, HeaderName, ORIGIN};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -43,16 +49,21 @@ pub struct HttpConfig {
     /// What `/api/status` shows beside the torrents' peers and the nodes' reports: an object.
     /// Called on the control thread for each request, so it must be quick.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// What to answer to a node's report: an object, `{}` for nothing to do. As quick.
-    pub orders: Arc<dyn Fn(&Value) -> Value + Send + Sync>,
+    /// Who has it may tell machines what to do; nobody may if it is empty.
+    pub token: String,
+    /// Whether only who has the token may look.
+    pub private: bool,
+    /// Names of this server beside those that [`access`] knows.
+    pub names: Vec<String>,
 }
 
 impl HttpConfig {
-    /// Listens on `listen`, shows nothing of an engine, orders nothing.
+    /// Listens on `listen`, shows nothing of an engine, and takes no orders.
     #[must_use]
     pub fn new(listen: Vec<SocketAddr>) -> HttpConfig {
-        let (status, orders) = (Arc::new(|| json!({})), Arc::new(|_: &Value| json!({})));
-        HttpConfig { listen, status, orders }
+        let status = Arc::new(|| json!({}));
+        let (token, private, names) = (String::new(), false, Vec::new());
+        HttpConfig { listen, status, token, private, names }
     }
 }
 
@@ -105,7 +116,8 @@ pub(super) struct Server {
     config: HttpConfig,
     context: Arc<Context>,
     torrents: Mutex<BTreeMap<String, Handed>>,
-    reports: Mutex<Reports>,
+    fleet: Mutex<Fleet>,
+    link_mbit: Option<u64>,
     places: Arc<Semaphore>,
     /// How many connections an address has.
     addrs: Mutex<BTreeMap<IpAddr, usize>>,
@@ -130,7 +142,8 @@ impl Server {
             config,
             context,
             torrents: Mutex::default(),
-            reports: Mutex::default(),
+            fleet: Mutex::new(Fleet::new()),
+            link_mbit: interfaces::fastest_mbit(),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             addrs: Mutex::default(),
         }
@@ -233,30 +246,23 @@ async fn connection(stream: TcpStream, router: Router, ends: Ends) {
 }
 
 fn router(server: Arc<Server>) -> Router {
+    // What people look at, and what could be abused by a page of somebody else, by our names only;
+    // nodes and trackers' clients come by any.
+    let people = dashboard::routes()
+        .route("/api/status", get(status))
+        .route("/api/report", post(report))
+        .route_layer(axum::middleware::from_fn_with_state(Arc::clone(&server), access::check));
     Router::new()
-        .route("/", get(overview))
         .route("/announce", get(announce))
         .route("/scrape", get(scrape))
         .route("/torrents", get(torrents))
         .route("/torrents/{file}", get(torrent))
-        .route("/api/status", get(status))
-        .route("/api/report", post(report))
         .route("/healthz", get(async || text("ok\n".into())))
+        .merge(people)
         .with_state(server)
 }
 
 type Shared = State<Arc<Server>>;
-
-/// The list of torrents for people, with the line that deploys each.
-async fn overview(State(server): Shared, headers: HeaderMap) -> Response {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("SERVER:6969");
-    let mut page = String::from("EZIO serves\n\n");
-    for name in lock(&server.torrents).keys() {
-        let name = percent_encode(name.as_bytes());
-        page += &format!("ezio deploy http://{host}/torrents/{name}.torrent --to DEVICE\n");
-    }
-    text(page)
-}
 
 /// BEP 3: what is wrong is told in an answer that succeeds.
 async fn announce(
@@ -328,7 +334,7 @@ async fn torrent(State(server): Shared, Path(file): Path<String>) -> Response {
 async fn status(State(server): Shared) -> Response {
     let mut status = (server.config.status)();
     if let Some(object) = status.as_object_mut() {
-        object.insert("nodes".into(), lock(&server.reports).list(Instant::now()));
+        object.insert("nodes".into(), lock(&server.fleet).reports.list(Instant::now()));
         object.insert("tracker".into(), server.tracked());
     }
     json(&status)
@@ -383,8 +389,8 @@ async fn report(
         }
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the report did not come"),
     };
-    match lock(&server.reports).keep(Instant::now(), ends.remote, &body) {
-        Ok(report) => json(&(server.config.orders)(report)),
+    match lock(&server.fleet).reports.keep(Instant::now(), ends.remote, &body) {
+        Ok(machine) => json(&machine.answer()),
         Err(error @ ReportError::Malformed) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(error @ ReportError::Full) => {
             refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())

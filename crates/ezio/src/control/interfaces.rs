@@ -54,6 +54,31 @@ pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
     Ok(found)
 }
 
+/// What the kernel's driver says of the link of the interface `name`: its speed in Mbit/s (`None`
+/// for a virtual interface, or while the cable is out), and whether it is half duplex.
+#[must_use]
+pub fn link(name: &str) -> (Option<u64>, bool) {
+    let read = |file| std::fs::read_to_string(format!("/sys/class/net/{name}/{file}"));
+    let speed = read("speed").ok().and_then(|text| text.trim().parse().ok());
+    // -1 and the greatest number of 32 bits both say that nobody knows.
+    let known = speed.filter(|&mbit: &u64| mbit > 0 && mbit < u64::from(u32::MAX));
+    (known, read("duplex").is_ok_and(|text| text.trim() == "half"))
+}
+
+/// The speed of this machine's fastest link in Mbit/s, if any is known.
+#[must_use]
+pub fn fastest_mbit() -> Option<u64> {
+    let all = interfaces().unwrap_or_default();
+    all.iter().filter(|interface| !interface.loopback).filter_map(|i| link(&i.name).0).max()
+}
+
+/// The hardware address of the interface `name`, as `52:54:00:12:34:56`.
+#[must_use]
+pub fn mac(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/address")).ok()?;
+    Some(text.trim().to_owned()).filter(|mac| !mac.is_empty() && mac != "00:00:00:00:00:00")
+}
+
 /// The interface that `wanted` names: by its name, or by an address of it, which then is the only
 /// one of its kind to be used.
 ///

@@ -1,10 +1,11 @@
 //! What nodes tell their server about themselves: kept by the one, sent by the others.
 //!
-//! A report is a JSON object whose `node` names the reporter; the rest is between the nodes and
-//! those who look. The answer is a JSON object too, and may carry orders.
+//! A report is a JSON object whose `node` names the reporter; the rest is for [`Machine`]. The answer
+//! is a JSON object too, and may carry orders.
 
 use super::Context;
 use super::client::Question;
+use super::fleet::{Facts, Machine};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,6 +36,8 @@ const STALE: Duration = Duration::from_secs(60);
 pub(super) struct Reports {
     nodes: BTreeMap<(IpAddr, String), Report>,
     bytes: usize,
+    /// How many machines there ever were: the number of the next one.
+    met: u64,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ struct Report {
     /// Bytes it came in.
     len: usize,
     at: Instant,
+    machine: Machine,
 }
 
 /// Why a report is not kept.
@@ -56,31 +60,40 @@ pub(super) enum ReportError {
 
 impl Reports {
     /// Keeps what `from` reports in `body`, in place of what the same node reported before.
-    /// Returns the report.
     pub(super) fn keep(
         &mut self,
         now: Instant,
         from: IpAddr,
         body: &[u8],
-    ) -> Result<&Value, ReportError> {
+    ) -> Result<&mut Machine, ReportError> {
         let value: Value = serde_json::from_slice(body).map_err(|_| ReportError::Malformed)?;
         let node = value.get("node").and_then(Value::as_str).ok_or(ReportError::Malformed)?;
         if node.is_empty() || node.chars().nth(NODE_LEN_MAX).is_some() {
             return Err(ReportError::Malformed);
         }
         let key = (from.to_canonical(), node.to_owned());
-        if let Some(before) = self.nodes.remove(&key) {
-            self.bytes -= before.len;
-        }
-        if !self.has_room(key.0, body.len()) {
+        if !self.has_room(&key, body.len()) {
             self.forget_stale(now);
-            if !self.has_room(key.0, body.len()) {
+            if !self.has_room(&key, body.len()) {
                 return Err(ReportError::Full);
             }
         }
+        let facts = Facts::parse(&value);
+        let before = self.nodes.remove(&key);
+        self.bytes -= before.as_ref().map_or(0, |report| report.len);
         self.bytes += body.len();
-        let report = Report { value, len: body.len(), at: now };
-        Ok(&self.nodes.entry(key).insert_entry(report).into_mut().value)
+        let machine = match before {
+            Some(Report { mut machine, .. }) => {
+                machine.take(facts, now);
+                machine
+            }
+            None => {
+                self.met += 1;
+                Machine::new(self.met, key.0.to_string(), facts, now)
+            }
+        };
+        let report = Report { value, len: body.len(), at: now, machine };
+        Ok(&mut self.nodes.entry(key).insert_entry(report).into_mut().machine)
     }
 
     /// All reports: where from, how many seconds ago, what.
@@ -92,12 +105,25 @@ impl Reports {
         nodes.collect()
     }
 
-    fn has_room(&self, from: IpAddr, len: usize) -> bool {
-        let at_addr =
-            self.nodes.range((from, String::new())..).take_while(|(key, _)| key.0 == from);
-        self.nodes.len() < NODES_MAX
-            && self.bytes + len <= BYTES_MAX
-            && at_addr.count() < ADDRESS_NODES_MAX
+    /// Those who report, by address and name.
+    pub(super) fn machines(&self) -> impl Iterator<Item = &Machine> + Clone {
+        self.nodes.values().map(|report| &report.machine)
+    }
+
+    /// As [`Reports::machines`], to be changed.
+    pub(super) fn machines_mut(&mut self) -> impl Iterator<Item = &mut Machine> {
+        self.nodes.values_mut().map(|report| &mut report.machine)
+    }
+
+    /// Whether there is room for a report of `len` bytes, in place of the one that `key` has.
+    fn has_room(&self, key: &(IpAddr, String), len: usize) -> bool {
+        let before = self.nodes.get(key);
+        let bytes = self.bytes - before.map_or(0, |report| report.len) + len;
+        let at_addr = self.nodes.range((key.0, String::new())..);
+        let at_addr = at_addr.take_while(|(other, _)| other.0 == key.0);
+        let is_new = before.is_none();
+        bytes <= BYTES_MAX
+            && (!is_new || self.nodes.len() < NODES_MAX && at_addr.count() < ADDRESS_NODES_MAX)
     }
 
     fn forget_stale(&mut self, now: Instant) {

@@ -248,7 +248,7 @@ fn reports_reach_the_server_and_orders_the_node() {
     let mut config = serving(1);
     if let Some(http) = &mut config.http {
         http.status = Arc::new(|| json!({"phase": "seeding"}));
-        http.orders = Arc::new(|report| json!({"orders": [report["node"]]}));
+        http.token = "secret".into();
     }
     let server = Node::start(config);
     let addr = server.control.http()[0];
@@ -263,7 +263,24 @@ fn reports_reach_the_server_and_orders_the_node() {
         }),
         ..quiet(2)
     });
-    assert_eq!(orders.recv_timeout(PATIENCE).unwrap(), json!({"orders": ["lab7"]}));
+    assert_eq!(orders.recv_timeout(PATIENCE).unwrap(), json!({}));
+    let order = |host: &str, headers: &str| {
+        let body = r#"{"action": "pause", "machines": "all"}"#;
+        let head = format!("POST /api/actions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        let json = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        let answer = raw(addr, format!("{head}{json}{headers}\r\n{body}").as_bytes());
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let token = "Authorization: Bearer secret\r\n";
+    assert_eq!(order("x", ""), "401");
+    assert_eq!(order("x", "Authorization: Bearer secreT\r\n"), "401");
+    assert_eq!(order("evil.example", token), "421");
+    assert_eq!(order("x:1", &format!("{token}Origin: http://evil.example\r\n")), "403");
+    assert_eq!(order("x:1", &format!("{token}Origin: http://x:1\r\n")), "200");
+    let end = Instant::now() + PATIENCE;
+    while orders.recv_timeout(PATIENCE).unwrap()["paused"] != true {
+        assert!(Instant::now() < end, "the order does not come");
+    }
     let status: Value = serde_json::from_str(body(&http_get(addr, "/api/status"))).unwrap();
     assert_eq!(status["phase"], "seeding");
     assert_eq!(status["nodes"][0]["report"], json!({"node": "lab7", "rate": 5}));
@@ -286,6 +303,8 @@ fn only_nodes_report_and_only_so_much() {
     check(json, "{}", 400);
     check("", r#"{"node": "a"}"#, 415);
     check("Content-Type: text/plain\r\n", r#"{"node": "a"}"#, 415);
+    let rebound = raw(addr, b"POST /api/report HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+    assert!(rebound.starts_with("HTTP/1.1 421 "), "{rebound}");
     check(&format!("{json}Origin: http://127.0.0.1\r\n"), r#"{"node": "a"}"#, 403);
     check(json, &format!(r#"{{"node": "{}"}}"#, "x".repeat(64 << 10)), 413);
     check(&format!("{json}{}", "X: y\r\n".repeat(70)), "", 431);

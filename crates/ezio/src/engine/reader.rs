@@ -16,7 +16,7 @@ use swarm::wire::{self, BLOCK_LEN_MAX, Block, Message};
 
 /// Reads until the connection ends, and tells the scheduler why.
 pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs, shared: &Shared) {
-    let limit = shared.limits.as_ref().map(|limits| &limits.receiving);
+    let limit = &shared.limits.receiving;
     let buffer = vec![0; BUFFER_LEN];
     let mut reader = Reader { link, pool, inputs, limit, buffer, start: 0, end: 0 };
     let why = match reader.read_all() {
@@ -37,7 +37,7 @@ struct Reader<'a> {
     link: &'a Link,
     pool: &'a Arc<Pool>,
     inputs: &'a Inputs,
-    limit: Option<&'a Throttle>,
+    limit: &'a Throttle,
     buffer: Vec<u8>,
     /// What was received and not used yet.
     start: usize,
@@ -125,10 +125,8 @@ impl Reader<'_> {
         if !self.can_be_asked_for(block) {
             return Err(io::Error::other("it sent other bytes than anybody asks for"));
         }
-        if let Some(limit) = self.limit {
-            // What waits here fills the socket, and the sender slows down.
-            limit.wait(u64::from(block.len));
-        }
+        // What waits here fills the socket, and the sender slows down.
+        self.limit.wait(u64::from(block.len));
         let expected = self.link.take_expected(block);
         // The decoder allows no longer block.
         let mut buffer = self.pool.get(block.len as usize);

@@ -15,7 +15,7 @@ use super::{
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -350,6 +350,8 @@ impl Scheduler {
             have,
             memory: Memory::default(),
             arriving: Arriving::default(),
+            // A torrent has some million pieces at the most.
+            checking: AtomicU32::new(check.len() as u32),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         });
@@ -396,6 +398,7 @@ impl Scheduler {
             Ok(thread) => self.checks.push(thread),
             // Without the thread nothing is trusted.
             Err(_) => {
+                carried.checking.store(0, Ordering::Relaxed);
                 for piece in check {
                     self.handle(Event::NotFound(carried.id, piece));
                 }
@@ -404,6 +407,9 @@ impl Scheduler {
     }
 
     fn checked(&mut self, torrent: TorrentId, piece: u32, right: bool) {
+        if let Some(carried) = self.torrents.get(&torrent) {
+            carried.checking.fetch_sub(1, Ordering::Relaxed);
+        }
         if !right {
             return self.handle(Event::NotFound(torrent, piece));
         }
@@ -663,6 +669,7 @@ impl Scheduler {
                 pieces: progress.pieces,
                 verified: progress.verified,
                 stored: progress.stored,
+                checking: carried.checking.load(Ordering::Relaxed),
                 received: carried.received.load(Ordering::Relaxed),
                 sent: carried.sent.load(Ordering::Relaxed),
                 nowhere: progress.nowhere,

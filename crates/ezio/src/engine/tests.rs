@@ -170,10 +170,12 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
         target: None,
         memory: Memory::default(),
         arriving: Arriving::default(),
+        checking: AtomicU32::new(0),
         received: AtomicU64::new(0),
         sent: AtomicU64::new(0),
     });
-    let shared = Shared { peer_id: [0; 20], torrents: RwLock::default(), limits: None };
+    let shared =
+        Shared { peer_id: [0; 20], torrents: RwLock::default(), limits: Limits::new(None) };
     let listener = std::net::TcpListener::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
     let addr = listener.local_addr().unwrap();
     let mut peer = TcpStream::connect(addr).unwrap();

@@ -23,7 +23,7 @@ use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 
 /// Writes until the connection is closed.
 pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
-    let limits = shared.limits.as_ref();
+    let limits = &shared.limits;
     let (pace, window) = (Pace::new(), Window::new());
     let (control, disk) = (Vec::new(), Vec::new());
     let mut writer = Writer { link, inputs, limits, pace, window, control, disk };
@@ -43,7 +43,7 @@ const FROM_FILE_MIN: u32 = 128 << 10;
 struct Writer<'a> {
     link: &'a Link,
     inputs: &'a Inputs,
-    limits: Option<&'a Limits>,
+    limits: &'a Limits,
     pace: Pace,
     window: Window,
     control: Vec<u8>,
@@ -54,16 +54,14 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write_all(&mut self) -> io::Result<()> {
         self.tell_kernel()?;
-        let run_len = self.limits.map_or(pace::MOST, |limits| limits.block_max);
         while let Some(mut outbox) = self.link.wait(KEEP_ALIVE) {
             outbox.take_control(&mut self.control);
+            let run_len = self.limits.block_max().unwrap_or(pace::MOST);
             let run = outbox.take(run_len, |block| self.link.torrent.is_ready(block));
             drop(outbox);
             self.say()?;
             if let Some(run) = run {
-                if let Some(limits) = self.limits {
-                    limits.sending.wait(u64::from(run.len));
-                }
+                self.limits.sending.wait(u64::from(run.len));
                 self.blocks(run)?;
             }
         }

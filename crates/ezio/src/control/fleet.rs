@@ -1,0 +1,318 @@
+//! The fleet as those see it who look: every machine, the swarm as a whole, throughput over time.
+//!
+//! Once a second all is looked at once, and what has changed is told to every viewer in the same
+//! bytes. A viewer that does not keep up is cut off; it comes back and begins with the whole again.
+
+mod diagnosis;
+mod documents;
+mod history;
+mod machine;
+mod metrics;
+
+pub(super) use documents::{csv, html};
+pub(super) use machine::{Facts, Machine};
+pub(super) use metrics::metrics;
+
+use super::reports::Reports;
+use diagnosis::{Health, Usual, diagnose};
+use history::{History, Point};
+use hyper::body::Bytes;
+use machine::{MAP_LEN, Phase};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Those who may look at the same time.
+const VIEWERS_MAX: usize = 64;
+
+/// Seconds that a viewer may be behind.
+const BEHIND_MAX: usize = 8;
+
+/// An image that this server serves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Image {
+    pub(super) name: String,
+    pub(super) info_hash: String,
+    pub(super) bytes: u64,
+    pub(super) pieces: u64,
+    /// What this server has sent of it.
+    pub(super) sent_bytes: u64,
+    /// Connections of this server.
+    pub(super) peers: u64,
+}
+
+/// What the server knows of itself and of strangers, once a second.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Surroundings {
+    pub(super) images: Vec<Image>,
+    /// The fastest link of this server, in Mbit/s.
+    pub(super) link_mbit: Option<u64>,
+    /// Addresses that announce, without this server's own.
+    pub(super) announcers: Vec<String>,
+}
+
+/// All machines, and who looks at them.
+pub(super) struct Fleet {
+    pub(super) reports: Reports,
+    around: Surroundings,
+    history: History,
+    server_rate: f64,
+    server_sent: u64,
+    started: Option<Instant>,
+    /// Since all machines are done or have failed.
+    ended: Option<Instant>,
+    summary: Value,
+    copies: Vec<Vec<f64>>,
+    viewers: Vec<mpsc::Sender<Bytes>>,
+    ticks: u64,
+}
+
+impl Fleet {
+    pub(super) fn new() -> Fleet {
+        Fleet {
+            reports: Reports::default(),
+            around: Surroundings::default(),
+            history: History::new(),
+            server_rate: 0.0,
+            server_sent: 0,
+            started: None,
+            ended: None,
+            summary: json!({}),
+            copies: Vec::new(),
+            viewers: Vec::new(),
+            ticks: 0,
+        }
+    }
+
+    /// A second has gone by: looks at everything, tells the viewers what has changed.
+    pub(super) fn tick(&mut self, now: Instant, around: Surroundings) {
+        self.around = around;
+        self.ticks += 1;
+        self.measure_server();
+        let usual = Usual::of(self.reports.machines());
+        let mut changed = Vec::new();
+        for machine in self.reports.machines_mut() {
+            (machine.health, machine.reason) = diagnose(machine, usual, now);
+            changed.extend(difference(machine));
+        }
+        self.note_time(now);
+        let point = self.point();
+        let steps = self.history.steps();
+        if self.started.is_some() && self.ended.is_none() {
+            self.history.push(point);
+        }
+        self.summary = self.summarise(now);
+        let mut told = json!({ "summary": self.summary, "machines": changed });
+        if self.history.steps() != steps {
+            told["history"] = self.history.last();
+        }
+        let ids: Vec<u64> = self.reports.machines().map(|machine| machine.id).collect();
+        told["count"] = ids.len().into();
+        // Forgotten ones are rare: then the viewers begin anew.
+        let copies = self.copies();
+        if copies != self.copies {
+            self.copies = copies;
+            told["images"] = self.images();
+        }
+        self.tell(&event("delta", &told));
+    }
+
+    /// Somebody looks from now on: first all there is, then every second what has changed. `None`
+    /// if too many look already.
+    pub(super) fn view(&mut self) -> Option<mpsc::Receiver<Bytes>> {
+        self.viewers.retain(|viewer| !viewer.is_closed());
+        if self.viewers.len() >= VIEWERS_MAX {
+            return None;
+        }
+        let (viewer, events) = mpsc::channel(BEHIND_MAX);
+        let machines: Vec<&Map<String, Value>> =
+            self.reports.machines().map(|m| &m.shown).filter(|shown| !shown.is_empty()).collect();
+        let all = json!({
+            "summary": self.summary,
+            "images": self.images(),
+            "machines": machines,
+            "history": self.history.describe(),
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        // An empty channel has room for it.
+        let _ = viewer.try_send(event("snapshot", &all));
+        self.viewers.push(viewer);
+        Some(events)
+    }
+
+    /// Every machine with all that is known of it, by its number.
+    pub(super) fn machines(&self) -> Value {
+        let mut machines: Vec<&Machine> = self.reports.machines().collect();
+        machines.sort_by_key(|machine| machine.id);
+        machines.into_iter().map(|machine| Value::Object(machine.describe())).collect()
+    }
+
+    /// The whole in a few numbers.
+    pub(super) fn summary(&self) -> &Value {
+        &self.summary
+    }
+
+    /// What is served, and how many copies of each of its sections the swarm has.
+    pub(super) fn images(&self) -> Value {
+        let images = self.around.images.iter().enumerate().map(|(index, image)| {
+            let copies = self.copies.get(index);
+            json!({
+                "name": image.name,
+                "info_hash": image.info_hash,
+                "bytes": image.bytes,
+                "pieces": image.pieces,
+                "sent_bytes": image.sent_bytes,
+                "copies": copies,
+            })
+        });
+        images.collect()
+    }
+
+    /// Has machines do something from their next report on. Returns how many it concerns.
+    ///
+    /// # Errors
+    /// What is wrong with the order, in words.
+    pub(super) fn order(&mut self, order: &Value) -> Result<u64, &'static str> {
+        let ids: Option<BTreeSet<u64>> = match &order["machines"] {
+            Value::String(all) if all == "all" => None,
+            Value::Array(ids) => {
+                Some(ids.iter().map(Value::as_u64).collect::<Option<_>>().ok_or(WRONG_MACHINES)?)
+            }
+            _ => return Err(WRONG_MACHINES),
+        };
+        let limit = match &order["limit"] {
+            Value::Null => None,
+            limit => Some(limit.as_u64().filter(|&rate| rate > 0).ok_or(WRONG_LIMIT)?),
+        };
+        let action = order["action"].as_str().unwrap_or_default();
+        if !["pause", "resume", "retry", "limit", "finish"].contains(&action) {
+            return Err("`action` is pause, resume, retry, limit or finish");
+        }
+        let mut count = 0;
+        let meant =
+            |machine: &&mut Machine| ids.as_ref().is_none_or(|ids| ids.contains(&machine.id));
+        for machine in self.reports.machines_mut().filter(meant) {
+            let (facts, orders) = (&machine.facts, &mut machine.orders);
+            match action {
+                "retry" if facts.phase == Phase::Failed && facts.can_retry => orders.retries += 1,
+                "retry" => continue,
+                "pause" => orders.paused = true,
+                "resume" => orders.paused = false,
+                "limit" => orders.limit = limit,
+                _ => orders.finish = true,
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn measure_server(&mut self) {
+        let sent = self.around.images.iter().map(|image| image.sent_bytes).sum::<u64>();
+        let latest = sent.saturating_sub(self.server_sent) as f64;
+        self.server_sent = sent;
+        // As calm as the machines' rates.
+        self.server_rate += (latest - self.server_rate) * 0.22;
+    }
+
+    fn note_time(&mut self, now: Instant) {
+        if self.started.is_none() && self.reports.machines().next().is_some() {
+            self.started = Some(now);
+        }
+        let over = self.reports.machines().all(|m| m.facts.phase.is_over());
+        self.ended = if over { self.ended.or(Some(now)) } else { None };
+    }
+
+    fn point(&self) -> Point {
+        let present = self.reports.machines().filter(|m| m.health != Health::Gone);
+        let total: f64 = present.clone().map(|m| m.rate_in).sum();
+        let at_it = present.filter(|m| m.facts.phase == Phase::Downloading).count();
+        let machine = total / at_it.max(1) as f64;
+        Point { machine, total, server: self.server_rate }
+    }
+
+    fn summarise(&self, now: Instant) -> Value {
+        let machines = || self.reports.machines();
+        let with = |health: Health| machines().filter(|m| m.health == health).count();
+        let here = || machines().filter(|m| m.health != Health::Gone);
+        let phase = |phase: Phase| machines().filter(|m| m.facts.phase == phase).count();
+        let over = machines().filter(|m| m.facts.phase.is_over()).count();
+        let wanted: u64 = machines().map(|m| m.facts.image_bytes).sum();
+        let stored: u64 = machines().map(|m| m.facts.stored_bytes).sum();
+        let elapsed = self.started.map(|start| self.ended.unwrap_or(now).duration_since(start));
+        let mut links: Vec<u64> = machines().filter_map(|m| m.facts.link_mbit).collect();
+        links.sort_unstable();
+        let known: BTreeSet<&str> = machines().map(|m| m.addr.as_str()).collect();
+        let strangers = self.around.announcers.iter().filter(|a| !known.contains(a.as_str()));
+        json!({
+            "machines": machines().count(),
+            "working": machines().count() - over - with(Health::Gone),
+            "checking": phase(Phase::Checking),
+            "downloading": phase(Phase::Downloading),
+            "flushing": phase(Phase::Flushing),
+            "verifying": phase(Phase::Verifying),
+            "done": phase(Phase::Done),
+            "failed": phase(Phase::Failed),
+            "slow": with(Health::Slow),
+            "stuck": with(Health::Stuck),
+            "gone": with(Health::Gone),
+            "strangers": strangers.count(),
+            "progress": (stored as f64 / wanted.max(1) as f64 * 1000.0).floor() / 1000.0,
+            "rate_in": here().map(|m| m.rate_in).sum::<f64>().max(0.0) as u64,
+            "server_rate": self.server_rate.max(0.0) as u64,
+            "server_sent_bytes": self.server_sent,
+            "server_peers": self.around.images.iter().map(|image| image.peers).sum::<u64>(),
+            "server_link_mbit": self.around.link_mbit,
+            "link_mbit": links.get(links.len() / 2),
+            "eta_seconds": here().filter_map(Machine::eta).max(),
+            "elapsed_seconds": elapsed.map(|elapsed| elapsed.as_secs()),
+        })
+    }
+
+    /// How many copies of each section of each image are in the swarm; this server has one.
+    fn copies(&self) -> Vec<Vec<f64>> {
+        let here = || self.reports.machines().filter(|m| m.health != Health::Gone);
+        let of = |image: &Image| {
+            let mut fifteenths = vec![15_u64; MAP_LEN];
+            for (hash, map) in here().flat_map(|machine| &machine.facts.maps) {
+                if *hash == image.info_hash {
+                    fifteenths.iter_mut().zip(map).for_each(|(sum, &part)| *sum += u64::from(part));
+                }
+            }
+            fifteenths.into_iter().map(|sum| (sum as f64 / 1.5).round() / 10.0).collect()
+        };
+        self.around.images.iter().map(of).collect()
+    }
+
+    fn tell(&mut self, event: &Bytes) {
+        self.viewers.retain(|viewer| viewer.try_send(event.clone()).is_ok());
+    }
+}
+
+const WRONG_MACHINES: &str = "`machines` is \"all\" or a list of the machines' ids";
+const WRONG_LIMIT: &str = "`limit` is a number of bytes a second, or null for none";
+
+/// What has changed of a machine since it was last told, with its id; nothing if nothing has.
+fn difference(machine: &mut Machine) -> Option<Value> {
+    let new = machine.describe();
+    let mut changed: Map<String, Value> =
+        new.iter().filter(|(key, value)| machine.shown.get(*key) != Some(value)).map(own).collect();
+    if changed.is_empty() {
+        return None;
+    }
+    changed.insert("id".into(), machine.id.into());
+    machine.shown = new;
+    Some(changed.into())
+}
+
+fn own((key, value): (&String, &Value)) -> (String, Value) {
+    (key.clone(), value.clone())
+}
+
+/// An event as browsers know it: a JSON text has no line ends.
+fn event(name: &str, data: &Value) -> Bytes {
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests;
