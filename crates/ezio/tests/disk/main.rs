@@ -5,6 +5,7 @@
 mod power;
 mod source;
 mod target;
+mod verify;
 
 use lab::disk::Model;
 use lab::{LoopDevice, LoopOptions, Need, Random, Running, TestDisk, tool};
@@ -103,6 +104,11 @@ impl Process {
     #[track_caller]
     fn ends_well(mut self) {
         self.finished();
+        self.ends_well_after_result();
+    }
+
+    #[track_caller]
+    fn ends_well_after_result(self) {
         assert_eq!(self.running.code().unwrap(), Some(0));
     }
 
