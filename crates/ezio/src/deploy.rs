@@ -122,6 +122,8 @@ struct Task {
     target: Arc<dyn Target>,
     /// Pieces that may be there already.
     check: Vec<u32>,
+    /// The same as a bitfield (BEP 3).
+    hints: Vec<u8>,
     end: Option<End>,
     outcome: Outcome,
     #[expect(dead_code, reason = "held, not read: nobody mounts the target meanwhile")]
@@ -145,8 +147,9 @@ impl Task {
         };
         opened.notes.iter().for_each(|note| ui.note(note));
         let preflight::Target { store: target, claim, leftovers, .. } = opened;
-        let (check, end, outcome) = (Vec::new(), None, Outcome::default());
-        Ok(Task { metainfo, trackers, to, target, check, end, outcome, claim, leftovers })
+        let (check, hints) = (Vec::new(), Vec::new());
+        let (end, outcome) = (None, Outcome::default());
+        Ok(Task { metainfo, trackers, to, target, check, hints, end, outcome, claim, leftovers })
     }
 }
 
@@ -171,6 +174,10 @@ fn recall(deploy: &Deploy, tasks: &mut [Task], ui: Ui) -> anyhow::Result<Option<
             old.pieces(&task.metainfo.info_hash(), &task.to, pieces)
         };
         task.outcome.looked_at = task.check.len();
+        task.hints = vec![0; pieces.div_ceil(8) as usize];
+        for &piece in &task.check {
+            task.hints[piece as usize / 8] |= 0x80 >> (piece % 8);
+        }
         if !task.check.is_empty() {
             task.target.expect_content()?;
             let (count, to) = (task.check.len(), task.to.display());
@@ -339,7 +346,9 @@ impl Run<'_> {
         let mut state = State::default();
         for task in &self.tasks {
             let info_hash = task.metainfo.info_hash();
-            if let Some(have) = self.node.have(&info_hash) {
+            if let Some(mut have) = self.node.have(&info_hash) {
+                // What was not looked at yet may be there all the same.
+                have.iter_mut().zip(&task.hints).for_each(|(here, hint)| *here |= hint);
                 state.add(info_hash, &task.to, &have);
             }
         }

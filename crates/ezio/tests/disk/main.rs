@@ -2,6 +2,7 @@
 //! as files and below loop devices. What must hold: an image that is said to be there is there, and
 //! one that is not never looks as if it were.
 
+mod killed;
 mod power;
 mod source;
 mod target;
