@@ -193,6 +193,8 @@ struct Plan {
     range: Range<usize>,
     is_seek: bool,
     time: Duration,
+    /// Which byte of what is written becomes another.
+    flip: Option<usize>,
 }
 
 impl Drive {
@@ -211,23 +213,26 @@ impl Drive {
     /// Decides what becomes of an operation. One that fails takes no time.
     fn begin(&mut self, kind: Access, offset: u64, len: u64) -> Result<Plan, Errno> {
         let mut range = self.medium.clip(offset, len);
+        let mut flip = None;
         match self.fault(kind, offset..offset.saturating_add(len)) {
             Ok(Some(Fault::Short)) => range.end = shortened(&range),
             Ok(_) if kind == Access::Write && range.is_empty() => {
                 return self.failed(Errno::ENOSPC);
             }
+            Ok(Some(Fault::Flip(at))) => flip = usize::try_from(at).ok(),
             Ok(_) => {}
             Err(error) => return self.failed(error),
         }
         if kind == Access::Flush {
             // Writes have taken their time already.
             let done_at = Instant::now();
-            return Ok(Plan { done_at, range, is_seek: false, time: Duration::ZERO });
+            return Ok(Plan { done_at, range, is_seek: false, time: Duration::ZERO, flip: None });
         }
         let (to, len) = (range.start as u64, range.len() as u64);
         let service = self.head.serve(&self.model, to, len, self.medium.len());
         let model::Service { done_at, time, is_seek } = service;
-        Ok(Plan { done_at, range, is_seek, time })
+        let flip = flip.filter(|at| kind == Access::Write && range.contains(at));
+        Ok(Plan { done_at, range, is_seek, time, flip })
     }
 
     /// Counts the operation, whose time is over.
@@ -259,7 +264,7 @@ impl Drive {
         }
         let met = self.failures.iter_mut().find_map(|failure| failure.meet(kind, &touched));
         match met {
-            None | Some(Fault::Short) => Ok(met),
+            None | Some(Fault::Short | Fault::Flip(_)) => Ok(met),
             Some(Fault::Io) => Err(Errno::EIO),
             Some(Fault::NoSpace) => Err(Errno::ENOSPC),
             Some(Fault::ReadOnly) => Err(Errno::EROFS),

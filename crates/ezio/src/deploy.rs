@@ -1,6 +1,7 @@
 //! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
 mod from;
+mod outcome;
 mod report;
 mod state;
 
@@ -15,8 +16,8 @@ use crate::ui::Ui;
 use crate::verify;
 use anyhow::ensure;
 use from::Order;
+use outcome::Outcome;
 use report::{Reporter, Step, Wish};
-use serde_json::json;
 use state::{State, StateFile};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -66,8 +67,10 @@ const UNWANTED_MAX: Duration = Duration::from_secs(2);
 /// How often the display and the leaving rule are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// How often the state file is written, if something has changed.
-const STATE_PERIOD: Duration = Duration::from_secs(1);
+/// How often the state file is written at the most, if something has changed: what comes after it is
+/// fetched again if this process is killed. It is never written for more than a part of the time.
+const STATE_PERIOD: Duration = Duration::from_millis(100);
+const STATE_SHARE: u32 = 50;
 
 /// Nothing has come for so long: people should know why.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -132,10 +135,10 @@ fn attempt(
     }
     let wish = Wish::default();
     let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish };
-    let outcome = run.download();
+    let mut outcome = run.download();
     if outcome.is_ok() {
         run.tell_server(Step::Done);
-        run.seed();
+        outcome = run.seed();
         if let Some(state) = &run.state {
             state.remove();
         }
@@ -157,7 +160,10 @@ struct Task {
     target: Arc<dyn Target>,
     /// Pieces that may be there already.
     check: Vec<u32>,
+    /// The same as a bitfield (BEP 3).
+    hints: Vec<u8>,
     end: Option<End>,
+    outcome: Outcome,
     #[expect(dead_code, reason = "held, not read: nobody mounts the target meanwhile")]
     claim: Option<Claim>,
     leftovers: Option<Leftovers>,
@@ -179,8 +185,21 @@ impl Task {
         };
         opened.notes.iter().for_each(|note| ui.note(note));
         let preflight::Target { store: target, claim, leftovers, .. } = opened;
-        let (check, end) = (Vec::new(), None);
-        Ok(Task { metainfo, trackers, peers, to, target, check, end, claim, leftovers })
+        let (check, hints) = (Vec::new(), Vec::new());
+        let (end, outcome) = (None, Outcome::default());
+        Ok(Task {
+            metainfo,
+            trackers,
+            peers,
+            to,
+            target,
+            check,
+            hints,
+            end,
+            outcome,
+            claim,
+            leftovers,
+        })
     }
 }
 
@@ -204,6 +223,11 @@ fn recall(deploy: &Deploy, tasks: &mut [Task], ui: Ui) -> anyhow::Result<Option<
         } else {
             old.pieces(&task.metainfo.info_hash(), &task.to, pieces)
         };
+        task.outcome.looked_at = task.check.len();
+        task.hints = vec![0; pieces.div_ceil(8) as usize];
+        for &piece in &task.check {
+            task.hints[piece as usize / 8] |= 0x80 >> (piece % 8);
+        }
         if !task.check.is_empty() {
             task.target.expect_content()?;
             let (count, to) = (task.check.len(), task.to.display());
@@ -232,7 +256,7 @@ impl Run<'_> {
     fn download(&mut self) -> anyhow::Result<()> {
         let total = self.tasks.iter().map(|task| task.metainfo.layout().image_len()).sum();
         let progress = self.ui.progress("deploy", total);
-        let (mut errors, mut noted) = (Vec::new(), Instant::now());
+        let (mut errors, mut noted, mut pause) = (Vec::new(), Instant::now(), STATE_PERIOD);
         let mut stuck = Stuck::new();
         while self.tasks.iter().any(|task| task.end.is_none()) {
             let ended = match self.node.wait(PERIOD) {
@@ -244,10 +268,15 @@ impl Run<'_> {
                 None => None,
             };
             if let Some((index, outcome)) = ended {
-                let outcome = outcome.and_then(|()| self.done(index));
-                let end = if outcome.is_ok() { End::Done } else { End::Failed };
-                self.tasks[index].end = Some(end);
-                errors.extend(outcome.err().map(|error| format!("{error:#}")));
+                self.tasks[index].end = match outcome.and_then(|()| self.done(index)) {
+                    Ok(end) => end,
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        self.ui.failure(self.describe(index), &error);
+                        errors.push(error);
+                        Some(End::Failed)
+                    }
+                };
             }
             self.obey();
             let status = self.node.status();
@@ -259,9 +288,11 @@ impl Run<'_> {
                 self.ui.note(&why);
             }
             let stopped = self.stop.load(Ordering::Relaxed);
-            if noted.elapsed() >= STATE_PERIOD || stopped {
-                noted = Instant::now();
+            if noted.elapsed() >= pause || stopped {
+                let begun = Instant::now();
                 self.note_state();
+                noted = Instant::now();
+                pause = STATE_PERIOD.max(begun.elapsed() * STATE_SHARE);
             }
             ensure!(!stopped, "{}", self.interrupted());
         }
@@ -301,6 +332,16 @@ impl Run<'_> {
                 hash,
                 Err(format!("piece {piece}, which was written, cannot be read again: {error}")),
             ),
+            Notice::Rotten(hash, piece) => (
+                hash,
+                Err(format!("piece {piece}, which was written, is not what was written any more")),
+            ),
+            Notice::Wrong(_, piece, addr) => {
+                self.ui.note(&format!(
+                    "piece {piece} from {addr} was wrong: it was told, others are asked for it"
+                ));
+                return None;
+            }
             Notice::MorePeers(_) => return None,
         };
         let is_it = |task: &Task| task.metainfo.info_hash() == hash && task.end.is_none();
@@ -310,31 +351,67 @@ impl Run<'_> {
         Some((index, outcome))
     }
 
-    /// The image is flushed: checks it if that was asked for, and says so.
-    fn done(&self, index: usize) -> anyhow::Result<()> {
-        let task = &self.tasks[index];
-        if self.deploy.verify {
-            self.read_again(task)?;
+    /// The image is flushed: checks it if that was asked for, and says so. `None`: some of it is
+    /// fetched once more.
+    fn done(&mut self, index: usize) -> anyhow::Result<Option<End>> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.tasks[index].outcome.written.get_or_insert(seconds);
+        if self.deploy.verify && !self.read_again(index)? {
+            return Ok(None);
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        tell(task, seconds, self.deploy.verify, self.ui);
-        self.deploy.on_done.as_ref().map_or(Ok(()), |command| on_done(command, task, seconds))
+        let (task, json) = (&self.tasks[index], self.describe(index));
+        tell(task, seconds, json, self.ui);
+        if let Some(command) = &self.deploy.on_done {
+            on_done(command, task, seconds)?;
+        }
+        Ok(Some(End::Done))
     }
 
-    fn read_again(&self, task: &Task) -> anyhow::Result<()> {
+    /// Reads everything from the medium. Returns whether all of it is right; what is not is fetched
+    /// once more, the first time.
+    fn read_again(&mut self, index: usize) -> anyhow::Result<bool> {
+        let task = &mut self.tasks[index];
         task.target.drop_cache();
+        let begun = Instant::now();
         let len = task.metainfo.layout().image_len();
         let progress = self.ui.progress("verify", len);
         self.tell_server(Step::Verifying(Arc::clone(&progress.done), len));
+        let task = &mut self.tasks[index];
         let bad = verify::bad_pieces(&task.metainfo, &*task.target, &progress.done, self.stop)?;
+        *task.outcome.reading.get_or_insert(0.0) += begun.elapsed().as_secs_f64();
         self.tell_server(Step::Downloading);
+        let task = &mut self.tasks[index];
+        if bad.is_empty() {
+            return Ok(true);
+        }
+        let (to, list) = (task.to.display(), verify::list(&task.metainfo, &bad));
+        let list = list.trim_end();
         ensure!(
-            bad.is_empty(),
-            "{} does not give back what was written to it; the disk is broken:\n{}",
-            task.to.display(),
-            verify::list(&task.metainfo, &bad).trim_end()
+            task.outcome.again.is_empty(),
+            "{to} does not give back what was written to it, also when it is written once more; the \
+             disk is broken:\n{list}"
         );
-        Ok(())
+        // What is kept back until the end is on the medium already, unless it is what is bad.
+        if let (Err(error), false) = (task.target.expect_content(), bad.contains_key(&0)) {
+            anyhow::bail!("{error}; the disk is broken");
+        }
+        self.ui.note(&format!(
+            "{to} does not give back what was written to it; fetched and written once more:\n{list}"
+        ));
+        task.outcome.again = bad.into_keys().collect();
+        self.node.fetch_again(task.metainfo.info_hash(), task.outcome.again.clone());
+        Ok(false)
+    }
+
+    /// How the target is now.
+    fn describe(&self, index: usize) -> serde_json::Value {
+        let task = &self.tasks[index];
+        let hash = task.metainfo.info_hash();
+        let status = self.node.status().into_iter().find(|torrent| torrent.info_hash == hash);
+        let received = status.map_or(0, |torrent| torrent.received);
+        let outcome = Outcome { received, ..task.outcome.clone() };
+        outcome.describe(&task.metainfo, &task.to, self.started.elapsed().as_secs_f64())
     }
 
     fn interrupted(&self) -> String {
@@ -352,7 +429,9 @@ impl Run<'_> {
         let mut state = State::default();
         for task in &self.tasks {
             let info_hash = task.metainfo.info_hash();
-            if let Some(have) = self.node.have(&info_hash) {
+            if let Some(mut have) = self.node.have(&info_hash) {
+                // What was not looked at yet may be there all the same.
+                have.iter_mut().zip(&task.hints).for_each(|(here, hint)| *here |= hint);
                 state.add(info_hash, &task.to, &have);
             }
         }
@@ -364,13 +443,24 @@ impl Run<'_> {
 
     /// Serves the others until none of them wants anything, nothing was sent for a while, or long
     /// enough.
-    fn seed(&mut self) {
+    ///
+    /// # Errors
+    /// If a target turns out to hold something else than it did when it was finished.
+    fn seed(&mut self) -> anyhow::Result<()> {
         let (started, mut sent_at, mut wanted_at) =
             (Instant::now(), Instant::now(), Instant::now());
         let mut sent = 0;
         while started.elapsed() < self.deploy.seed_for && !self.stop.load(Ordering::Relaxed) {
-            if let Some(Message::Note(text)) = self.node.wait(PERIOD) {
-                self.ui.note(&text);
+            match self.node.wait(PERIOD) {
+                Some(Message::Note(text)) => self.ui.note(&text),
+                Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
+                    anyhow::bail!("piece {piece}, which was written, cannot be read again: {error}")
+                }
+                Some(Message::Engine(Notice::Rotten(_, piece))) => anyhow::bail!(
+                    "piece {piece}, which was written, is not what was written any more; the disk \
+                     is broken, or something else writes to it"
+                ),
+                _ => {}
             }
             self.obey();
             if self.wish.finish {
@@ -390,6 +480,7 @@ impl Run<'_> {
                 break;
             }
         }
+        Ok(())
     }
 }
 
@@ -431,25 +522,21 @@ impl Stuck {
     }
 }
 
-fn tell(task: &Task, seconds: f64, verified: bool, ui: Ui) {
+fn tell(task: &Task, seconds: f64, json: serde_json::Value, ui: Ui) {
     let len = task.metainfo.layout().image_len();
     // The rate is for people: a float's 53 bits are enough.
     let rate = Rate((len as f64 / seconds.max(0.001)) as u64);
-    let how = if verified { "every piece verified and read again" } else { "every piece verified" };
+    let how = match (&task.outcome.reading, task.outcome.again.len()) {
+        (None, _) => "every piece verified".to_owned(),
+        (Some(_), 0) => "every piece verified and read again".to_owned(),
+        (Some(_), bad) => format!("every piece verified and read again, {bad} written twice"),
+    };
     let text = format!(
         "{}: {} of {} are on the medium, {how} ({seconds:.1} s, {rate})",
         task.to.display(),
         Bytes(len),
         name_of(&task.metainfo)
     );
-    let json = json!({
-        "target": task.to.to_string_lossy(),
-        "name": name_of(&task.metainfo),
-        "info_hash": hex(&task.metainfo.info_hash()),
-        "image_bytes": len,
-        "seconds": seconds,
-        "read_again": verified,
-    });
     ui.result(&text, json);
 }
 

@@ -87,6 +87,11 @@ pub enum Notice {
     Failed(Digest, StoreError),
     /// A source cannot give this piece.
     Unreadable(Digest, u32, StoreError),
+    /// A piece that was right is not any more: what it is on has changed, or rots. Nobody gets it from
+    /// here.
+    Rotten(Digest, u32),
+    /// This peer alone sent this piece, and it was wrong. Others are asked for it.
+    Wrong(Digest, u32, SocketAddr),
     /// The torrent lacks peers; more are wanted.
     MorePeers(Digest),
 }
@@ -255,6 +260,12 @@ impl Engine {
         self.shared.limits.set(rate);
     }
 
+    /// Fetches and stores pieces once more that do not read back as they were written;
+    /// [`Notice::Finished`] comes again. What is not carried, or not stored, is ignored.
+    pub fn fetch_again(&self, info_hash: Digest, pieces: Vec<u32>) {
+        self.inputs.send(Input::FetchAgain { info_hash, pieces });
+    }
+
     /// Forgets a torrent and ends its connections. What of it is being written is written. What is
     /// not carried is ignored.
     pub fn remove(&self, info_hash: Digest) {
@@ -407,6 +418,10 @@ enum Input {
         info_hash: Digest,
         caps: Caps,
     },
+    FetchAgain {
+        info_hash: Digest,
+        pieces: Vec<u32>,
+    },
     /// Told to the sender when it is done.
     Remove(Digest, SyncSender<()>),
     FoundPeer {
@@ -458,6 +473,11 @@ enum Input {
         torrent: TorrentId,
         piece: u32,
         error: StoreError,
+    },
+    /// A piece was read again, and is not what it was.
+    Rotten {
+        torrent: TorrentId,
+        piece: u32,
     },
     Stop,
 }

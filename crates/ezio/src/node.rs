@@ -120,6 +120,11 @@ impl Node {
         self.engine.cap(info_hash, caps);
     }
 
+    /// As [`Engine::fetch_again`].
+    pub fn fetch_again(&self, info_hash: Digest, pieces: Vec<u32>) {
+        self.engine.fetch_again(info_hash, pieces);
+    }
+
     /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.
     pub fn remove(&mut self, info_hash: Digest) {
         self.control.remove(info_hash);

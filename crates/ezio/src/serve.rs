@@ -237,6 +237,13 @@ fn watch(node: &Node, ui: Ui, stop: &AtomicBool) {
             Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
                 ui.note(&format!("piece {piece} cannot be served: {error}"));
             }
+            Some(Message::Engine(Notice::Rotten(info_hash, piece))) => {
+                let hash = hex(&info_hash);
+                ui.note(&format!(
+                    "piece {piece} of {hash} is not what it was: its source rots, or somebody writes \
+                     to it; nobody gets that piece from here any more"
+                ));
+            }
             _ => {}
         }
         let status = node.status();

@@ -67,6 +67,16 @@ impl Ui {
         }
     }
 
+    /// Says for scripts what failed and why, when that is not the end yet of the command: `json` gets
+    /// `"event": "failed"` and the error added. People get the errors together, at the end.
+    pub fn failure(self, mut json: Value, error: &str) {
+        if self.json {
+            json["event"] = "failed".into();
+            json["error"] = error.into();
+            print_line(&json.to_string());
+        }
+    }
+
     /// Says why the command failed.
     pub fn error(self, error: &anyhow::Error) {
         let text = format!("{error:#}");

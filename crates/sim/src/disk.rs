@@ -160,6 +160,16 @@ impl Disk {
         }
     }
 
+    /// Looks at a piece on the disk again. Returns whether it is rotten; then it is not used any more.
+    pub(crate) fn give_up(&mut self, torrent: usize, piece: u32) -> bool {
+        let place = &mut self.images[torrent].1[piece as usize];
+        let rotten = matches!(place, Piece::Rotten);
+        if rotten {
+            *place = Piece::Unreadable;
+        }
+        rotten
+    }
+
     /// Whether reading a piece means to read the disk.
     pub(crate) fn is_on_disk_only(&self, torrent: usize, piece: u32) -> bool {
         !self.held.contains(&(torrent, piece))

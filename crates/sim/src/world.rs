@@ -65,6 +65,7 @@ pub(crate) enum What {
     Hashed(usize, u32, TorrentId, u32, bool),
     Stored(usize, u32, TorrentId, u32),
     Checked(usize, u32, TorrentId, u32),
+    Reread(usize, u32, TorrentId, u32),
     Gone(usize, u32, PeerId),
     Stop(usize, How),
     Leave(usize),
@@ -191,6 +192,13 @@ impl World {
                 if self.nodes[node].life == life {
                     self.nodes[node].disk.hashed(id.0 as usize, piece);
                     self.tell(node, Event::Verified(id, piece, right));
+                }
+            }
+            What::Reread(node, life, id, piece) => {
+                let alive = self.nodes[node].life == life;
+                if alive && self.nodes[node].disk.give_up(id.0 as usize, piece) {
+                    self.count("a rotten piece is found because others say so");
+                    self.tell(node, Event::Unreadable(id, piece));
                 }
             }
             What::Stored(node, life, id, piece) => {
@@ -461,6 +469,10 @@ impl World {
             // Whoever is here is known to all.
             Action::Met { .. } | Action::Pex(..) | Action::Metadata { .. } => {}
             Action::MorePeers(id) => self.dial(node, id.0 as usize, 2),
+            Action::Wrong(..) => {}
+            Action::Recheck(id, piece) => {
+                self.plan_in(self.config.verify_ns, What::Reread(node, life, id, piece));
+            }
         }
     }
 

@@ -182,6 +182,8 @@ pub enum Event {
     Stored(TorrentId, u32),
     /// A piece that was here cannot be read.
     Unreadable(TorrentId, u32),
+    /// A stored piece does not read back as it was written: it is to be fetched and stored once more.
+    Spoilt(TorrentId, u32),
     /// Nothing happened, but [`Swarm::next_timeout`] has come.
     Tick,
 }
@@ -235,6 +237,12 @@ pub enum Action {
         /// Which piece; it exists.
         piece: u32,
     },
+    /// This peer alone sent this piece, and it was wrong. It is not asked for it again for a while;
+    /// nothing is to be done but to tell.
+    Wrong(TorrentId, PeerId, u32),
+    /// Somebody got this piece from here, and it was wrong: read it, and if it is not right any more
+    /// say so with [`Event::Unreadable`]. No answer is waited for.
+    Recheck(TorrentId, u32),
 }
 
 pub use crate::outbox::Run;
@@ -442,6 +450,7 @@ impl Swarm {
             Event::Verified(id, piece, right) => self.on_verified(id, piece, right),
             Event::Stored(id, piece) => self.on_stored(id, piece),
             Event::Unreadable(id, piece) => self.on_unreadable(id, piece),
+            Event::Spoilt(id, piece) => self.on_spoilt(id, piece),
             Event::Tick => {}
         }
         if self.now >= self.ticked + TICK {

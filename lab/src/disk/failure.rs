@@ -30,6 +30,9 @@ pub enum Fault {
     /// About half of it happens, in whole sectors, and the answer says so; one sector or less happens
     /// wholly. Not under a loop device: the kernel's driver takes a short write for a whole one.
     Short,
+    /// All is as ever, but the byte at this offset, if it is among those that are written, becomes
+    /// another: a bit that tips over on the way, and no checksum that sees it.
+    Flip(u64),
     /// The power is cut, see [`TestDisk::cut_power`](super::TestDisk::cut_power); EIO.
     PowerCut(Loss),
 }

@@ -126,7 +126,12 @@ impl Server {
         std::thread::sleep(plan.done_at.saturating_duration_since(Instant::now()));
         let mut drive = self.drive.lock();
         drive.finish(kind, &plan)?;
-        Ok(act(&mut drive, plan.range.start, plan.range.end))
+        let done = act(&mut drive, plan.range.start, plan.range.end);
+        if let Some(at) = plan.flip {
+            let wrong = drive.medium.read(at..at + 1)[0] ^ 0x10;
+            drive.medium.write(at, &[wrong]);
+        }
+        Ok(done)
     }
 }
 

@@ -29,3 +29,30 @@ pub(super) fn run(carried: &Carried, check: &[u32], stop: &AtomicBool, inputs: &
     // Only the tee can fail, and there is none.
     debug_assert!(outcome.is_ok(), "{outcome:?}");
 }
+
+/// Reads a piece that others have found wrong, and tells the scheduler if it is. Ends soon after
+/// `stop` is set.
+pub(super) fn again(carried: &Carried, piece: u32, stop: &AtomicBool, inputs: &Inputs) {
+    let metainfo = &carried.metainfo;
+    let Some(len) = carried.piece_len(piece) else { return };
+    let list = [piece];
+    let hashing = Hashing {
+        store: &SomePieces::new(&*carried.store, metainfo.piece_len(), &list),
+        image_len: len.into(),
+        piece_len: metainfo.piece_len(),
+        done: &AtomicU64::new(0),
+        stop,
+        tee: None,
+    };
+    let outcome = hashing.run(|_, result| {
+        let torrent = carried.id;
+        match result {
+            Ok(digest) if digest == metainfo.piece_hash(piece) => {}
+            Ok(_) => inputs.send(Input::Rotten { torrent, piece }),
+            Err(error) => inputs.send(Input::Unreadable { torrent, piece, error }),
+        }
+        true
+    });
+    // Only the tee can fail, and there is none.
+    debug_assert!(outcome.is_ok(), "{outcome:?}");
+}

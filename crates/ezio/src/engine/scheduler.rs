@@ -110,6 +110,9 @@ const BAD_FAILURES: u32 = 6;
 /// A peer that says nothing at all for so long is gone; BEP 3's keep-alives come every two minutes.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
 
+/// Threads that look at pieces at the same time.
+const CHECKS_MAX: usize = 4;
+
 /// A connection that ends sooner was a failed attempt: the peer has no use for us, nor we for it.
 const SHORT_LIVED: Duration = Duration::from_secs(10);
 
@@ -195,6 +198,7 @@ impl Scheduler {
                     self.handle(Event::Cap(carried.id, caps));
                 }
             }
+            Input::FetchAgain { info_hash, pieces } => self.fetch_again(&info_hash, &pieces),
             Input::Remove(info_hash, done) => {
                 self.remove(&info_hash);
                 let _ = done.send(());
@@ -235,8 +239,18 @@ impl Scheduler {
                 });
             }
             Input::Unreadable { torrent, piece, error } => {
+                if let Some(carried) = self.torrents.get(&torrent) {
+                    carried.have.remove(piece);
+                }
                 self.handle(Event::Unreadable(torrent, piece));
                 self.notify(torrent, |hash| Notice::Unreadable(hash, piece, error));
+            }
+            Input::Rotten { torrent, piece } => {
+                if let Some(carried) = self.torrents.get(&torrent) {
+                    carried.have.remove(piece);
+                }
+                self.handle(Event::Unreadable(torrent, piece));
+                self.notify(torrent, |hash| Notice::Rotten(hash, piece));
             }
             // The loop has taken it.
             Input::Stop => {}
@@ -305,6 +319,12 @@ impl Scheduler {
                 self.link(peer, |link| link.hand_out(id, piece))
             }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
+            Action::Wrong(torrent, peer, piece) => {
+                if let Some(link) = self.links.get(&peer) {
+                    self.notify(torrent, |hash| Notice::Wrong(hash, piece, link.addr));
+                }
+            }
+            Action::Recheck(torrent, piece) => self.check_again(torrent, piece),
         }
     }
 
@@ -371,6 +391,14 @@ impl Scheduler {
         }
     }
 
+    fn fetch_again(&mut self, info_hash: &Digest, pieces: &[u32]) {
+        let Some(carried) = self.shared.torrent(info_hash) else { return };
+        for &piece in pieces {
+            carried.have.remove(piece);
+            self.handle(Event::Spoilt(carried.id, piece));
+        }
+    }
+
     fn remove(&mut self, info_hash: &Digest) {
         let mut shared = self.shared.torrents.write().unwrap_or_else(PoisonError::into_inner);
         let removed = shared.remove(info_hash);
@@ -404,6 +432,20 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// Reads a piece again on a thread of its own. If there is none, it is done when it is asked for
+    /// the next time.
+    fn check_again(&mut self, torrent: TorrentId, piece: u32) {
+        let Some(carried) = self.torrents.get(&torrent).map(Arc::clone) else { return };
+        self.checks.retain(|thread| !thread.is_finished());
+        if self.checks.len() >= CHECKS_MAX {
+            return;
+        }
+        let (inputs, stop) = (self.inputs.clone(), Arc::clone(&self.stopped));
+        let thread = thread::Builder::new().name("check".to_owned());
+        let work = move || or_abort(|| recheck::again(&carried, piece, &stop, &inputs));
+        self.checks.extend(thread.spawn(work).ok());
     }
 
     fn checked(&mut self, torrent: TorrentId, piece: u32, right: bool) {

@@ -298,6 +298,13 @@ impl Inner {
         match message {
             Message::Note(text) => Some(News::Note(text)),
             Message::Engine(Notice::MorePeers(_)) => None,
+            Message::Engine(Notice::Wrong(_, piece, addr)) => {
+                Some(News::Note(format!("piece {piece} from {addr} was wrong")))
+            }
+            Message::Engine(Notice::Rotten(hash, piece)) => {
+                let path = &self.entries[index(hash)?].save_path;
+                Some(News::Note(format!("piece {piece} of {path} is not what it was any more")))
+            }
             Message::Engine(Notice::Finished(hash)) => {
                 let entry = index(hash).and_then(|index| self.entries.get_mut(index))?;
                 entry.finished = true;

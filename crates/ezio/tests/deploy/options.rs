@@ -127,6 +127,30 @@ fn reuse_fetches_only_what_differs() {
     assert_eq!(sent_bytes(&room.url), 3 * (256 << 10));
 }
 
+/// Each of them fetches a part of what differs, and gets the rest from the others.
+#[test]
+fn a_room_that_is_imaged_again_fetches_what_differs_once() {
+    let room = Room::new(64 << 20, &["--limit", "4MB/s"]);
+    let piece_len = 256 << 10;
+    let mut old = room.bytes.clone();
+    for piece in old.chunks_mut(piece_len).step_by(10) {
+        piece[5000] ^= 1;
+    }
+    let targets: Vec<_> = (0..3).map(|number| room.path(&format!("copy{number}.img"))).collect();
+    targets.iter().for_each(|target| std::fs::write(target, &old).unwrap());
+    let clients = targets.iter().map(|target| {
+        let state = target.with_extension("state");
+        room.deploy(target, &["--reuse", "--state", text(&state)])
+    });
+    for mut client in clients.collect::<Vec<Running>>() {
+        client.result().unwrap();
+        assert_eq!(client.code().unwrap(), Some(0));
+    }
+    targets.iter().for_each(|target| room.check(target));
+    let (sent, changed) = (sent_bytes(&room.url), 26 * piece_len as u64);
+    assert!((changed..changed * 13 / 10).contains(&sent), "{sent} bytes were sent of {changed}");
+}
+
 #[test]
 fn reuse_of_what_is_all_right_needs_no_server_and_writes_nothing() {
     let mut room = Room::new(2 << 20, &[]);

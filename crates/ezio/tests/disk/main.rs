@@ -2,9 +2,11 @@
 //! as files and below loop devices. What must hold: an image that is said to be there is there, and
 //! one that is not never looks as if it were.
 
+mod killed;
 mod power;
 mod source;
 mod target;
+mod verify;
 
 use lab::disk::Model;
 use lab::{LoopDevice, LoopOptions, Need, Random, Running, TestDisk, tool};
@@ -103,6 +105,11 @@ impl Process {
     #[track_caller]
     fn ends_well(mut self) {
         self.finished();
+        self.ends_well_after_result();
+    }
+
+    #[track_caller]
+    fn ends_well_after_result(self) {
         assert_eq!(self.running.code().unwrap(), Some(0));
     }
 

@@ -371,6 +371,7 @@ fn numbers_of_our_own_extension_that_nobody_can_mean() {
                 rate: Some(number),
                 lost: Some(u32::MAX),
                 coming: Some(Coming { piece: u32::MAX, hops: u8::MAX }),
+                wrong: Some(u32::MAX),
             })?;
         }
         deeds.add();

@@ -199,6 +199,9 @@ impl Swarm {
         if let Some(coming) = xg.coming {
             self.on_coming(id, coming);
         }
+        if let Some(piece) = xg.wrong {
+            self.on_doubt(id, piece);
+        }
         if let Some(bytes) = xg.unused {
             self.on_unused(id, bytes);
         }
@@ -231,7 +234,11 @@ impl Swarm {
     /// A piece cannot be had from the peer any more. If we have it, it may want ours.
     fn on_lost(&mut self, id: PeerId, piece: u32) {
         self.lose(id, piece);
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some((_, said)) = peer.bad.get_mut(&piece) {
+            // When its ban is over, the peer still does not have it.
+            *said = false;
+        }
         let Some(torrent) = self.torrents.get(&peer.torrent) else { return };
         if !peer.source && piece < torrent.pieces() && torrent.have.has(piece) {
             self.send(id, Message::Have(piece));

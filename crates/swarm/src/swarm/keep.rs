@@ -65,13 +65,36 @@ impl Swarm {
     }
 
     pub(super) fn on_unreadable(&mut self, id: TorrentId, piece: u32) {
-        let Some(torrent) = self.torrents.get_mut(&id) else { return };
-        if piece >= torrent.pieces() || *torrent.state(piece) != State::Stored {
+        self.unstore(id, piece, State::Unreadable);
+    }
+
+    /// A source has no other copy to store, so it is asked for nothing.
+    pub(super) fn on_spoilt(&mut self, id: TorrentId, piece: u32) {
+        let Some(torrent) = self.torrents.get(&id) else { return };
+        if torrent.injection.is_some() || !self.unstore(id, piece, State::Missing) {
             return;
         }
-        *torrent.state(piece) = State::Unreadable;
+        let Some(torrent) = self.torrents.get_mut(&id) else { return };
+        torrent.finished_told = false;
+        let size = u64::from(torrent.size(piece));
+        if let Some(place) = self.window.iter().position(|&kept| kept == (id, piece)) {
+            self.window.remove(place);
+            self.window_bytes -= size;
+            self.out.push(Action::Release(id, piece));
+        }
+        self.refresh_open(id, piece);
+    }
+
+    /// Takes a stored piece away and tells our own nodes. Returns whether it was stored.
+    fn unstore(&mut self, id: TorrentId, piece: u32, state: State) -> bool {
+        let Some(torrent) = self.torrents.get_mut(&id) else { return false };
+        if piece >= torrent.pieces() || *torrent.state(piece) != State::Stored {
+            return false;
+        }
+        *torrent.state(piece) = state;
         torrent.stored -= 1;
         torrent.have.remove(piece);
+        torrent.news.retain(|&new| new != piece);
         let peers: Vec<PeerId> = torrent.peers.iter().copied().collect();
         for peer in peers {
             if let Some(known) = self.peers.get_mut(&peer) {
@@ -79,6 +102,7 @@ impl Swarm {
             }
             self.send_xg(peer, Xg { lost: Some(piece), ..Xg::default() });
         }
+        true
     }
 
     /// A piece can be served from now on.
@@ -239,8 +263,26 @@ impl Swarm {
         *times += 1;
         peer.bad_count += u32::from(*times == 1);
         peer.bad.insert(piece, (*until, true));
-        if peer.bad_count >= BAD_MAX && peer.bad_count * 4 > peer.right_count {
+        let too_bad = peer.bad_count >= BAD_MAX && peer.bad_count * 4 > peer.right_count;
+        let (torrent, own) = (peer.torrent, peer.is_own());
+        self.out.push(Action::Wrong(torrent, id, piece));
+        if own {
+            self.send_xg(id, Xg { wrong: Some(piece), ..Xg::default() });
+        }
+        if too_bad {
             self.close(id, Reason::Corrupt);
+        }
+    }
+
+    /// A peer got `piece` from here and found it wrong. That may be a lie, so looking costs no more
+    /// than one piece in a while.
+    pub(super) fn on_doubt(&mut self, id: PeerId, piece: u32) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
+        let stored = piece < torrent.pieces() && *torrent.state(piece) == State::Stored;
+        if stored && self.now >= torrent.recheck_at {
+            torrent.recheck_at = self.now + RECHECK_EVERY;
+            self.out.push(Action::Recheck(peer.torrent, piece));
         }
     }
 
@@ -261,6 +303,10 @@ const BAD_FOR: Duration = Duration::from_secs(1);
 
 /// How often it is doubled: up to four minutes.
 const BAD_DOUBLED: u32 = 8;
+
+/// Time between looks at pieces that others have found wrong. Of several at once the others are found
+/// when they are asked for again.
+const RECHECK_EVERY: Duration = Duration::from_millis(200);
 
 /// Wrong pieces that are remembered of all nodes together.
 const WRONG_MAX: usize = 1024;

@@ -15,11 +15,16 @@ impl Swarm {
     /// One of our own nodes lets us ask for something.
     pub(super) fn on_grant(&mut self, id: PeerId, grant: Grant) {
         if grant.bytes == 0 {
+            if self.owes_for_long(id) {
+                self.strike_for_nothing(id);
+            }
             return self.drop_leases(id, false);
         }
         let mut left = grant.bytes;
         let mut named = grant.piece;
-        while left > 0 {
+        // Who gave nothing may have granted this before it heard that we want nothing of it.
+        let avoided = self.peers.get(&id).is_some_and(|peer| self.now < peer.avoid_until);
+        while left > 0 && !avoided {
             let leased = match self.next_piece(id, named.take(), left) {
                 Some(piece) => self.lease(id, piece, left, false),
                 None => self.duplicate(id, left),
@@ -65,16 +70,23 @@ impl Swarm {
         if !peer.is_stranger() {
             return;
         }
-        if silent {
-            // It may take turns, but not for ever without giving anything.
-            peer.strikes += 1;
-            if peer.strikes > 1 {
-                peer.avoid_until = self.now + AVOID * peer.strikes.min(AVOID_MOST);
-            }
-        }
         // With BEP 6 every request is answered or rejected, without it a choke drops them all.
-        if !peer.fast {
+        let drops = !peer.fast;
+        if silent {
+            self.strike_for_nothing(id);
+        }
+        if drops {
             self.drop_leases(id, false);
+        }
+    }
+
+    /// A peer let us ask, gave nothing for long, and takes the turn back. It may do so, but not again
+    /// and again.
+    fn strike_for_nothing(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.strikes += 1;
+        if peer.strikes > 1 {
+            peer.avoid_until = self.now + AVOID * peer.strikes.min(AVOID_MOST);
         }
     }
 

@@ -252,6 +252,67 @@ fn an_unreadable_piece_is_told_to_our_own() {
     assert_eq!(requested(&client.grant(source, PIECE, None), source), [] as [u32; 0]);
 }
 
+/// The ban goes to the piece at that node: everything else comes from it as before.
+#[test]
+fn who_sent_a_wrong_piece_is_told_and_looks_at_its_disk() {
+    let mut client = Node::new(Start::Empty, 4);
+    let seeder = client.own(1, &[0, 1]);
+    let actions = client.grant(seeder, PIECE, Some(0));
+    client.receive(&actions);
+    let actions = client.on(Event::Verified(T, 0, false));
+    let wrong = Xg { wrong: Some(0), ..Xg::default() };
+    let message = Message::Extended { id: XG_ID, payload: wrong.encode() };
+    assert!(actions.contains(&Action::Send(seeder, message)), "{actions:?}");
+    assert!(actions.contains(&Action::Wrong(T, seeder, 0)), "{actions:?}");
+    assert_eq!(requested(&client.grant(seeder, PIECE, None), seeder), [1]);
+
+    let mut source = Node::new(Start::Source, 4);
+    let peer = source.own(1, &[]);
+    let looks = |actions: &[Action], piece| actions.contains(&Action::Recheck(T, piece));
+    assert!(looks(&source.on(xg(peer, wrong)), 0));
+    for _ in 0..50 {
+        // Somebody who says so all the time does not keep the disk busy.
+        let flood = Xg { wrong: Some(1), ..Xg::default() };
+        assert!(!looks(&source.on(xg(peer, flood)), 1));
+    }
+    let beyond = Xg { wrong: Some(4), ..Xg::default() };
+    source.after(RECHECK_PAUSE, Event::Tick);
+    assert!(!looks(&source.on(xg(peer, beyond)), 4), "there is no such piece");
+    assert!(looks(&source.on(xg(peer, wrong)), 0));
+    source.on(Event::Unreadable(T, 0));
+    source.after(RECHECK_PAUSE, Event::Tick);
+    assert!(!looks(&source.on(xg(peer, wrong)), 0), "it is known");
+}
+
+/// More than there has to be between two looks.
+const RECHECK_PAUSE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_spoilt_piece_is_taken_back_fetched_and_stored_once_more() {
+    let mut node = Node::new(Start::Empty, 2);
+    let (source, peer) = (node.own(1, &[0, 1]), node.own(2, &[]));
+    let fetch = |node: &mut Node, piece| {
+        let actions = node.grant(source, PIECE, Some(piece));
+        assert_eq!(requested(&actions, source), [piece]);
+        node.receive(&actions);
+        node.on(Event::Verified(T, piece, true));
+        node.on(Event::Stored(T, piece))
+    };
+    fetch(&mut node, 0);
+    assert!(fetch(&mut node, 1).contains(&Action::Finished(T)));
+    let actions = node.on(Event::Spoilt(T, 1));
+    let lost = Xg { lost: Some(1), ..Xg::default() };
+    let message = Message::Extended { id: XG_ID, payload: lost.encode() };
+    assert!(actions.contains(&Action::Send(peer, message)), "{actions:?}");
+    assert!(actions.contains(&Action::Release(T, 1)), "its copy in memory is not what is there");
+    assert!(node.on(Event::Spoilt(T, 1)).is_empty(), "it is known already");
+    assert!(fetch(&mut node, 1).contains(&Action::Finished(T)), "again");
+
+    let mut source = Node::new(Start::Source, 2);
+    source.on(Event::Spoilt(T, 1));
+    assert_eq!(source.swarm.progress(T).map(|p| p.stored), Some(2), "it has no other copy");
+}
+
 #[test]
 fn found_pieces_are_served_and_not_asked_for() {
     let mut node = Node::new(Start::Unknown, 2);

@@ -59,6 +59,8 @@ pub(crate) struct Torrent {
     /// Pieces in flight: active, or verified and not stored.
     pub(crate) in_flight: u32,
     pub(crate) more_peers_at: Time,
+    /// When a piece may be read again because somebody says that it is wrong.
+    pub(crate) recheck_at: Time,
     /// Pieces that were wrong: the next time each comes whole from one peer that has it whole, so that
     /// blame is clear.
     pub(crate) suspects: BTreeSet<u32>,
@@ -131,6 +133,7 @@ impl Torrent {
             virtual_time: 0,
             in_flight: 0,
             more_peers_at: Time(0),
+            recheck_at: Time(0),
             suspects: BTreeSet::new(),
             wrong: BTreeMap::new(),
             caps: Caps::default(),

@@ -24,6 +24,7 @@
 //! | `load` | 0 to 255: how full the sender's hands are, of what it can receive at a time |
 //! | `rate` | the sender's uplink, as in the handshake, refreshed |
 //! | `lost` | a piece the sender announced and cannot read any more |
+//! | `wrong` | a piece that came from the receiver alone, and was wrong |
 
 use crate::bencode::{BencodeError, Decoder, Encoder, Limits};
 use alloc::string::String;
@@ -161,6 +162,8 @@ pub struct Xg {
     pub lost: Option<u32>,
     /// A piece that can be had from the sender as it comes in.
     pub coming: Option<Coming>,
+    /// A piece that came from the receiver alone, and was wrong: it may want to look at its disk.
+    pub wrong: Option<u32>,
 }
 
 /// A piece of which the sender passes on what it receives, before it knows that it is right.
@@ -200,6 +203,7 @@ impl Xg {
             field("piece", self.grant.and_then(|grant| grant.piece).map(u64::from));
             field("rate", self.rate);
             field("unused", self.unused);
+            field("wrong", self.wrong.map(u64::from));
         });
         encoder.finish()
     }
@@ -222,6 +226,7 @@ impl Xg {
                 b"piece" => piece = Some(saturated(d.uint()?)),
                 b"rate" => xg.rate = Some(d.uint()?),
                 b"unused" => xg.unused = Some(d.uint()?),
+                b"wrong" => xg.wrong = Some(saturated(d.uint()?)),
                 _ => {}
             }
             Ok::<(), BencodeError>(())
@@ -298,12 +303,12 @@ mod tests {
         fn what_is_encoded_is_decoded(
             grant in any::<Option<(u32, Option<u32>)>>(), unused in any::<Option<u32>>(),
             load in any::<Option<u8>>(), rate in any::<Option<u32>>(), lost in any::<Option<u32>>(),
-            coming in any::<Option<(u32, u8)>>(),
+            coming in any::<Option<(u32, u8)>>(), wrong in any::<Option<u32>>(),
         ) {
             let coming = coming.map(|(piece, hops)| Coming { piece, hops: hops.max(1) });
             let grant = grant.map(|(bytes, piece)| Grant { bytes: bytes.into(), piece });
             let (unused, rate) = (unused.map(u64::from), rate.map(u64::from));
-            let xg = Xg { grant, unused, load, rate, lost, coming };
+            let xg = Xg { grant, unused, load, rate, lost, coming, wrong };
             prop_assert_eq!(Xg::decode(&xg.encode()), Ok(xg));
         }
 

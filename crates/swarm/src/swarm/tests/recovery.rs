@@ -136,6 +136,21 @@ fn a_stranger_that_chokes_and_unchokes_and_gives_nothing_is_left_for_others() {
 }
 
 #[test]
+fn one_of_ours_that_takes_its_grants_back_and_gives_nothing_is_left_for_others() {
+    let mut node = Node::new(Start::Empty, 1);
+    let peer = node.own(1, &[0]);
+    for turn in 0..3 {
+        let actions = node.grant(peer, PIECE, None);
+        let wanted: &[u32] = if turn < 2 { &[0] } else { &[] };
+        assert_eq!(requested(&actions, peer), wanted, "turn {turn}");
+        node.now = node.now + Duration::from_millis(1500);
+        node.grant(peer, 0, None);
+    }
+    let other = node.own(2, &[0]);
+    assert_eq!(requested(&node.grant(other, PIECE, None), other), [0]);
+}
+
+#[test]
 fn what_a_source_gave_to_one_that_left_is_shown_to_strangers_again() {
     let mut node = Node::new(Start::Source, 8);
     let gone = node.own(1, &[4, 5, 6, 7]);
