@@ -1,3 +1,5 @@
+//! Bounds of connections and of peers served.
+
 use super::*;
 
 const CAP: Caps = Caps { uploads: Some(2), connections: Some(3), strangers_only: false };

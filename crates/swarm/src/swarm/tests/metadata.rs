@@ -1,3 +1,5 @@
+//! Who is handed the torrent itself.
+
 use super::*;
 use crate::wire::metadata::{METADATA_ID, Metadata};
 

@@ -1,3 +1,5 @@
+//! What peers tell of others.
+
 use super::*;
 use crate::wire::pex::{PEX_ID, Pex};
 
