@@ -1,6 +1,7 @@
 //! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
 mod from;
+mod machine;
 mod outcome;
 mod report;
 mod state;

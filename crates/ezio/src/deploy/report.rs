@@ -2,14 +2,13 @@
 //! answers have it do.
 
 use super::Task;
+use super::machine::{self, Disk};
 use crate::control::{ReportConfig, interfaces, post};
-use crate::device::{self, Kind};
 use crate::engine::TorrentStatus;
 use crate::inspect::hex;
 use crate::node::{NodeReader, name_of};
 use serde_json::{Value, json};
 use std::net::UdpSocket;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -103,7 +102,7 @@ const POST_TIME_MAX: Duration = Duration::from_secs(2);
 impl Reporter {
     /// Reports to `server`, which is `http://HOST:PORT`.
     pub(super) fn new(server: &str, deploy: &super::Deploy) -> Reporter {
-        let host = read("/proc/sys/kernel/hostname");
+        let host = machine::host().unwrap_or_default();
         let interface = interface_to(server).unwrap_or_default();
         let process = std::process::id();
         let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
@@ -111,7 +110,7 @@ impl Reporter {
             node: format!("{host} {}", deploy.to.join(" ")).chars().take(128).collect(),
             host,
             run: format!("{process}-{since}"),
-            serial: read("/sys/class/dmi/id/product_serial"),
+            serial: machine::serial().unwrap_or_default(),
             mac: interfaces::mac(&interface).unwrap_or_default(),
             interface,
             memory: deploy.node.budget,
@@ -139,7 +138,8 @@ impl Reporter {
     /// Begins, or begins anew.
     pub(super) fn begin(&self, tasks: &[Task]) {
         let paths: Vec<String> = tasks.iter().map(|t| t.to.display().to_string()).collect();
-        let (model, serial) = tasks.first().map(|task| disk(&task.to)).unwrap_or_default();
+        let disk = tasks.first().map(|task| Disk::of(&task.to)).unwrap_or_default();
+        let (model, serial) = (disk.model.unwrap_or_default(), disk.serial.unwrap_or_default());
         let of = |task: &Task| {
             let checked = u32::try_from(task.check.len()).unwrap_or(u32::MAX);
             (task.metainfo.info_hash(), name_of(&task.metainfo), checked)
@@ -320,19 +320,6 @@ fn map(have: &[u8], pieces: u32) -> String {
     (0..MAP_LEN).map(digit).collect()
 }
 
-/// Model and serial number of the disk that `path` is or is a partition of; empty for a file.
-fn disk(path: &Path) -> (String, String) {
-    let Ok((_, device)) = device::open_source(path) else { return Default::default() };
-    let Kind::BlockDevice(block) = device.kind else { return Default::default() };
-    let dir = format!("/sys/class/block/{}", block.disk.unwrap_or(block.name));
-    let first = |names: [&str; 2]| {
-        let found = names.map(|name| read(&format!("{dir}/{name}")));
-        found.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
-    };
-    // A virtio disk has its serial number beside `device`.
-    (first(["device/model", "device/name"]), first(["device/serial", "serial"]))
-}
-
 /// The interface from which packets go to the server.
 fn interface_to(server: &str) -> Option<String> {
     let addr = server.strip_prefix("http://")?;
@@ -349,11 +336,6 @@ fn interface_to(server: &str) -> Option<String> {
     let ip = socket.local_addr().ok()?.ip();
     let all = interfaces::interfaces().ok()?;
     all.into_iter().find(|i| i.addrs.contains(&ip.to_canonical())).map(|i| i.name)
-}
-
-/// A short text of the kernel; empty if there is none, or it is not for us.
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
