@@ -53,7 +53,7 @@ pub struct HttpConfig {
     pub token: String,
     /// Whether only who has the token may look.
     pub private: bool,
-    /// Names of this server beside those that [`access`] knows.
+    /// Names of this server beside those that are its own anyway.
     pub names: Vec<String>,
 }
 

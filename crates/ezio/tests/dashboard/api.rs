@@ -62,8 +62,12 @@ fn every_path_and_field_is_described_and_answers_so() {
     server.wait("known", |machine| machine["phase"].is_string());
     let description = server.get("/api/openapi.json", "").json();
     let end = Instant::now() + PATIENCE;
-    while server.get("/api/images", "").json()[0]["bytes"] == 0 {
-        assert!(Instant::now() < end, "the image is not known");
+    let known = || {
+        let image = server.get("/api/images", "").json()[0]["bytes"].as_u64().unwrap_or_default();
+        image > 0 && server.get("/api/machines", "").json()[1].is_object()
+    };
+    while !known() {
+        assert!(Instant::now() < end, "the image and both machines are not known");
     }
     let mut faults = Vec::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
