@@ -128,6 +128,21 @@ pub struct TorrentStatus {
     pub peers: u32,
     /// Connections to peers that want something of us now.
     pub peers_interested: u32,
+    /// The connections one by one.
+    pub connections: Vec<PeerStatus>,
+}
+
+/// A connection.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// Of the other end; where it listens is known only if we have dialled.
+    pub addr: SocketAddr,
+    /// Its peer id (BEP 20).
+    pub peer_id: [u8; 20],
+    /// Bytes of blocks that came from it.
+    pub received: u64,
+    /// Bytes of blocks that went to it.
+    pub sent: u64,
 }
 
 impl TorrentStatus {

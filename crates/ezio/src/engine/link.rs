@@ -3,7 +3,7 @@
 use super::Carried;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::outbox::{Outbox, Run};
@@ -24,6 +24,9 @@ pub(super) struct Link {
     pub(super) fast: bool,
     /// When handshakes had been exchanged.
     pub(super) since: Instant,
+    /// Bytes of blocks that came and went by this connection.
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
     changed: Condvar,
@@ -54,6 +57,8 @@ impl Link {
             peer_id,
             fast,
             since: Instant::now(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             outbox: Mutex::new(Outbox::new(fast)),
             changed: Condvar::new(),
             expected: Mutex::default(),

@@ -132,7 +132,9 @@ impl Reader<'_> {
         let mut buffer = self.pool.get(block.len as usize);
         self.read_exact(buffer.bytes_mut())?;
         if expected {
-            self.link.torrent.received.fetch_add(u64::from(block.len), Ordering::Relaxed);
+            for counter in [&self.link.torrent.received, &self.link.received] {
+                counter.fetch_add(u64::from(block.len), Ordering::Relaxed);
+            }
             self.inputs.send(Input::Block { peer: self.link.id, block, buffer });
         }
         Ok(())

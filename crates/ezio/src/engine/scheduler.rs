@@ -9,8 +9,8 @@ use super::link::Link;
 use super::pex::Gossip;
 use super::pieces::{Arriving, Buffer, Pool};
 use super::{
-    Carried, Content, Have, Input, Inputs, Job, Memory, Notice, Shared, Status, TorrentStatus,
-    node_of, or_abort, reader, recheck, writer,
+    Carried, Content, Have, Input, Inputs, Job, Memory, Notice, PeerStatus, Shared, Status,
+    TorrentStatus, node_of, or_abort, reader, recheck, writer,
 };
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -701,6 +701,17 @@ impl Scheduler {
         }
     }
 
+    fn connections(&self, torrent: TorrentId) -> Vec<PeerStatus> {
+        let links = self.links.values().filter(|link| link.torrent.id == torrent);
+        let status = |link: &Arc<Link>| PeerStatus {
+            addr: link.addr,
+            peer_id: link.peer_id,
+            received: link.received.load(Ordering::Relaxed),
+            sent: link.sent.load(Ordering::Relaxed),
+        };
+        links.map(status).collect()
+    }
+
     fn publish(&mut self) {
         self.published = Instant::now();
         let torrents = self.torrents.values().filter_map(|carried| {
@@ -717,6 +728,7 @@ impl Scheduler {
                 nowhere: progress.nowhere,
                 peers: progress.peers,
                 peers_interested: progress.interested,
+                connections: self.connections(carried.id),
             })
         });
         let status = Status { torrents: torrents.collect() };

@@ -202,7 +202,9 @@ impl Writer<'_> {
             self.tell_kernel()?;
         }
         let len = u64::from(portion.len);
-        self.link.torrent.sent.fetch_add(len, Ordering::Relaxed);
+        for counter in [&self.link.torrent.sent, &self.link.sent] {
+            counter.fetch_add(len, Ordering::Relaxed);
+        }
         self.inputs.send(Input::Event(Event::Served(self.link.id, len)));
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The gRPC services `ezio.EZIO` and `ezio.Node`, over HTTP/2 without encryption, on a thread of its own.
 //!
-//! Eight calls are few enough to be told apart by hand. What a call does may wait for devices, so it
+//! Nine calls are few enough to be told apart by hand. What a call does may wait for devices, so it
 //! is done on a thread for such work.
 
 use super::messages::{
-    AddRequest, AddResponse, Details, Empty, HashRequest, MESSAGE_LEN_MAX, RemoveResponse,
-    UpdateRequest, UpdateStatus, VersionResponse,
+    AddRequest, AddResponse, Details, Empty, Everything, HashRequest, MESSAGE_LEN_MAX,
+    RemoveResponse, UpdateRequest, UpdateStatus, VersionResponse,
 };
 use super::session::{Refused, Session};
 use anyhow::Context as _;
@@ -22,6 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use swarm::swarm::Caps;
 use tokio::sync::oneshot;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
@@ -160,6 +161,7 @@ async fn answer(
         "/ezio.EZIO/GetTorrentStatus" => unary(session, request, status).await,
         "/ezio.EZIO/GetVersion" => unary(session, request, |_, _: Empty| Ok(version())).await,
         "/ezio.Node/GetDetails" => unary(session, request, details).await,
+        "/ezio.Node/Watch" => watch(session, request).await,
         _ if status_only => {
             Status::unimplemented("this EZIO was started for its torrents only").into_http()
         }
@@ -189,6 +191,11 @@ fn details(session: &Session, request: UpdateRequest) -> Result<Details, Status>
     let mut torrents = session.details();
     torrents.retain(|torrent| wanted.is_empty() || wanted.contains(&torrent.hash));
     Ok(Details { torrents })
+}
+
+fn everything(session: &Session, request: UpdateRequest) -> Result<Everything, Status> {
+    let (status, details) = (status(session, request.clone())?, details(session, request)?);
+    Ok(Everything { status: Some(status), details: Some(details) })
 }
 
 fn remove(session: &Session, request: HashRequest) -> Result<RemoveResponse, Status> {
@@ -245,6 +252,47 @@ where
         .max_encoding_message_size(MESSAGE_LEN_MAX)
         .unary(Unary { session, work }, request)
         .await
+}
+
+async fn watch(session: Arc<Session>, request: http::Request<Body>) -> http::Response<Body> {
+    tonic::server::Grpc::new(ProstCodec::<Everything, UpdateRequest>::default())
+        .max_encoding_message_size(MESSAGE_LEN_MAX)
+        .server_streaming(Watch(session), request)
+        .await
+}
+
+/// How often who watches is told.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// One call that is answered again and again.
+struct Watch(Arc<Session>);
+
+impl tower_service::Service<tonic::Request<UpdateRequest>> for Watch {
+    type Response = tonic::Response<ReceiverStream<Result<Everything, Status>>>;
+    type Error = Status;
+    type Future = Answer<Self::Response, Status>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<UpdateRequest>) -> Self::Future {
+        let (session, request) = (Arc::clone(&self.0), request.into_inner());
+        // Who does not read is told no more until it has read.
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while !session.is_stopped() {
+                let (asked, request) = (Arc::clone(&session), request.clone());
+                let done = tokio::task::spawn_blocking(move || everything(&asked, request));
+                let answer = done.await.unwrap_or_else(|e| Err(Status::internal(e.to_string())));
+                if sender.send(answer).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(WATCH_PERIOD).await;
+            }
+        });
+        Box::pin(async move { Ok(tonic::Response::new(ReceiverStream::new(receiver))) })
+    }
 }
 
 /// One call, on a thread that may wait.

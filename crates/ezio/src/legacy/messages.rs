@@ -163,6 +163,37 @@ pub struct Detail {
     /// Connections to peers that want something of us now.
     #[prost(int64, tag = "5")]
     pub peers_interested: i64,
+    /// The connections.
+    #[prost(message, repeated, tag = "6")]
+    pub peers: Vec<Peer>,
+}
+
+/// A connection.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Peer {
+    /// Of the other end, `ADDRESS:PORT`; where it listens only if we dialled it.
+    #[prost(string, tag = "1")]
+    pub address: String,
+    /// How its peer id begins, `-LT2080-` (BEP 20); empty if that is no text.
+    #[prost(string, tag = "2")]
+    pub client: String,
+    /// Bytes of blocks that came from it.
+    #[prost(int64, tag = "3")]
+    pub received: i64,
+    /// Bytes of blocks that went to it.
+    #[prost(int64, tag = "4")]
+    pub sent: i64,
+}
+
+/// One of many answers of `ezio.Node`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Everything {
+    /// What `ezio.EZIO` tells.
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<UpdateStatus>,
+    /// What it cannot tell.
+    #[prost(message, optional, tag = "2")]
+    pub details: Option<Details>,
 }
 
 /// An answer of `ezio.Node`.

@@ -1,9 +1,9 @@
 //! The torrents of a legacy run, 1.x or 2.x, on one node: added at any time, paused, looked at.
 
 use super::clock::{Clock, Seen};
-use super::messages::{DOWNLOADING, Detail, SEEDING, Torrent};
+use super::messages::{DOWNLOADING, Detail, Peer, SEEDING, Torrent};
 use crate::device::{self, Claim, Purpose, Use};
-use crate::engine::{Content, Job, Notice, TorrentStatus};
+use crate::engine::{Content, Job, Notice, PeerStatus, TorrentStatus};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight::{self, Checks};
@@ -213,6 +213,7 @@ impl Session {
             pieces: i64::from(entry.last.pieces),
             nowhere: i64::from(entry.last.nowhere),
             peers_interested: i64::from(entry.last.peers_interested),
+            peers: entry.last.connections.iter().map(peer).collect(),
         };
         inner.entries.iter().map(detail).collect()
     }
@@ -370,6 +371,19 @@ impl Entry {
             last_upload: self.clock.last_upload(),
             last_download: self.clock.last_download(),
         }
+    }
+}
+
+fn peer(connection: &PeerStatus) -> Peer {
+    // Eight characters tell the program and its version (BEP 20).
+    let client = connection.peer_id[..8].iter().copied();
+    let text = client.clone().all(|byte| byte.is_ascii_graphic());
+    Peer {
+        address: connection.addr.to_string(),
+        client: if text { client.map(char::from).collect() } else { String::new() },
+        // What is ever sent fits.
+        received: i64::try_from(connection.received).unwrap_or(i64::MAX),
+        sent: i64::try_from(connection.sent).unwrap_or(i64::MAX),
     }
 }
 

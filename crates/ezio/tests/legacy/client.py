@@ -1,8 +1,9 @@
-"""Calls every method of ezio.EZIO with Google's implementation. Arguments: torrent, path, hash."""
+"""Calls every method of ezio.EZIO and ezio.Node with Google's implementation. Arguments: torrent, path, hash."""
 import sys
 import time
 
 import grpc
+import ezio_node_pb2 as node
 import ezio_pb2 as pb
 
 torrent_path, path, info_hash = sys.argv[1:]
@@ -10,9 +11,9 @@ options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_leng
 channel = grpc.insecure_channel("127.0.0.1:50051", options=options)
 
 
-def call(method, request, answer):
+def call(method, request, answer, service="EZIO"):
     send = channel.unary_unary(
-        "/ezio.EZIO/" + method,
+        f"/ezio.{service}/{method}",
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=answer.FromString,
     )
@@ -54,10 +55,20 @@ call("PauseTorrent", pb.PauseTorrentRequest(hash=info_hash), pb.PauseTorrentResp
 assert status().torrents[info_hash].is_paused
 call("ResumeTorrent", pb.ResumeTorrentRequest(hash=info_hash), pb.ResumeTorrentResponse)
 
-deadline = time.monotonic() + 120
-while not status().torrents[info_hash].is_finished:
-    assert time.monotonic() < deadline, status()
-    time.sleep(0.1)
+watch = channel.unary_stream(
+    "/ezio.Node/Watch",
+    request_serializer=lambda message: message.SerializeToString(),
+    response_deserializer=node.Everything.FromString,
+)
+seen = []
+for everything in watch(node.DetailsRequest(hashes=[info_hash]), timeout=120):
+    assert [d.hash for d in everything.details.torrents] == list(everything.status.hashes)
+    seen.append(everything.details.torrents[0])
+    if everything.status.torrents[info_hash].is_finished:
+        break
+peers = [peer for detail in seen for peer in detail.peers]
+assert any(p.address.startswith("10.") and p.client.startswith("-XG") for p in peers), seen
+assert max(p.received for p in peers) > 0 and all(p.sent == 0 for p in peers), peers
 answer = status(info_hash)
 assert list(answer.hashes) == [info_hash]
 t = answer.torrents[info_hash]
@@ -76,5 +87,10 @@ try:
     raise AssertionError("it was answered")
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+details = call("GetDetails", node.DetailsRequest(), node.Details, "Node").torrents
+assert [(d.hash, d.error, d.nowhere) for d in details] == [(info_hash, "", 0)], details
+assert not call("Remove", node.RemoveRequest(hash="00" * 20), node.RemoveResponse, "Node").removed
+assert call("Remove", node.RemoveRequest(hash=info_hash), node.RemoveResponse, "Node").removed
+assert len(status().torrents) == 0
 call("Shutdown", pb.Empty(), pb.Empty)
 print("all calls answered")

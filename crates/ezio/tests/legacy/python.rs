@@ -1,5 +1,5 @@
 //! The gRPC service as an independent implementation sees it: Google's, in Python, with classes that
-//! `protoc` makes of `proto/ezio.proto`.
+//! `protoc` makes of the files in `proto/`.
 
 use crate::world::{Image, World, text};
 use lab::{Need, tool};
@@ -17,7 +17,7 @@ fn googles_grpc_understands_every_call() {
     }
     let world = World::new(2);
     let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
-    let mut protoc = tool::words("protoc ezio.proto");
+    let mut protoc = tool::words("protoc ezio.proto ezio_node.proto");
     protoc.arg(format!("--proto_path={}", text(&proto)));
     tool::run(protoc.arg(format!("--python_out={}", text(world.dir.path())))).unwrap();
     let script = world.path("client.py");
