@@ -7,7 +7,7 @@ use crate::control::interfaces::{self, Interface};
 use crate::demo::{self, Demo};
 use crate::deploy::{self, Deploy};
 use crate::node::{BUDGET, NodeOptions};
-use crate::serve::{self, Serve};
+use crate::serve::{self, Hooks, Serve};
 use crate::ui::Ui;
 use crate::{clear, inspect, legacy, preflight, simulate, verify};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
@@ -125,6 +125,20 @@ struct ServeArgs {
     /// Read the token for the dashboard's buttons from FILE [default: a new one each time]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// Run CMD through the shell for each machine that is done or has failed; EZIO_STATUS, EZIO_HOST,
+    /// EZIO_ADDRESS, EZIO_TARGET, EZIO_SERIAL, EZIO_MAC, EZIO_ERROR, EZIO_SECONDS and EZIO_BYTES tell
+    #[arg(long, value_name = "CMD")]
+    on_machine: Option<String>,
+
+    /// Run CMD through the shell when all machines are done or have failed; EZIO_MACHINES, EZIO_DONE,
+    /// EZIO_FAILED and EZIO_SECONDS tell
+    #[arg(long, value_name = "CMD")]
+    on_all: Option<String>,
+
+    /// Post both as JSON to URL (http://); may be repeated
+    #[arg(long, value_name = "URL", value_parser = http_url)]
+    webhook: Vec<String>,
 
     /// A name under which browsers reach this server, if it has dots; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -428,6 +442,11 @@ impl From<ServeArgs> for Serve {
             names: args.allow_host,
             private: args.private,
             token_file: args.token_file,
+            hooks: Hooks {
+                on_machine: args.on_machine,
+                on_all: args.on_all,
+                webhooks: args.webhook,
+            },
             node: args.node.into(),
             capture: Capture {
                 piece_len: args.piece_size,
@@ -485,6 +504,13 @@ impl From<SimArgs> for Scenario {
     fn from(args: SimArgs) -> Scenario {
         let (piece_len, seed) = (args.piece_size, args.seed);
         Scenario { len: args.size, piece_len, link: args.link, disk: args.disk, seed }
+    }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("only URLs with http:// can be posted to".to_owned()),
     }
 }
 

@@ -13,7 +13,8 @@ pub mod interfaces;
 pub mod lsd;
 mod reports;
 
-pub use client::{fetch, fetch_until, post};
+pub use client::{fetch, fetch_until, post, tell};
+pub use fleet::Ended;
 pub use http::HttpConfig;
 pub use reports::ReportConfig;
 

@@ -1,5 +1,9 @@
 //! `ezio serve`: one machine's image for many.
 
+mod hooks;
+
+pub use hooks::Hooks;
+
 use crate::capture::{self, Capture};
 use crate::control::{HttpConfig, interfaces};
 use crate::device::{self, Claim, Purpose, Use};
@@ -34,6 +38,8 @@ pub struct Serve {
     pub private: bool,
     /// A file with the token to be used; without it there is a new one each time.
     pub token_file: Option<PathBuf>,
+    /// What to do when machines are done.
+    pub hooks: Hooks,
     /// How to meet others.
     pub node: NodeOptions,
     /// How to capture; its source and output are replaced for each.
@@ -77,6 +83,7 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
         token: token.clone(),
         private: serve.private,
         names: serve.names.clone(),
+        ended: Arc::new(serve.hooks.clone().start(ui)?),
         status: Arc::new(move || {
             asked.get().map_or_else(|| json!({}), |node| describe(&node.status()))
         }),

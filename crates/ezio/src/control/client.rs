@@ -80,6 +80,20 @@ pub fn fetch_until(url: &str, len_max: usize, stop: &AtomicBool) -> anyhow::Resu
 /// # Errors
 /// If nobody answers in time, or the answer is no success, or no JSON of 64 KiB at the most.
 pub fn post(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Value> {
+    let answer = deliver(url, body, time_max)?;
+    serde_json::from_slice(&answer).with_context(|| format!("post to {url}: the answer is no JSON"))
+}
+
+/// Posts JSON to `url`, whatever the answer says beside that it was a success. Blocks the calling
+/// thread, as [`fetch`] does.
+///
+/// # Errors
+/// If nobody answers in time, or the answer is no success, or longer than 64 KiB.
+pub fn tell(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<()> {
+    deliver(url, body, time_max).map(drop)
+}
+
+fn deliver(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Vec<u8>> {
     let body = Some(body.to_string().into_bytes());
     let question = Question { url, body, len_max: 64 << 10, time_max };
     let runtime = runtime()?;
@@ -87,7 +101,7 @@ pub fn post(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Value
     runtime.shutdown_background();
     let (status, body) = outcome.with_context(|| format!("post to {url}"))?;
     ensure!(status.is_success(), "post to {url}: the server says {status}");
-    serde_json::from_slice(&body).with_context(|| format!("post to {url}: the answer is no JSON"))
+    Ok(body)
 }
 
 /// Waits until `flag` is set, as a signal does it, which wakes nobody.

@@ -52,6 +52,26 @@ pub(super) struct Surroundings {
     pub(super) announcers: Vec<String>,
 }
 
+/// Something has come to its end, well or not.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// A machine is done or has failed; as in `/api/machines`.
+    Machine(Value),
+    /// All machines are or have; as in `/api/summary`.
+    All(Value),
+}
+
+impl Ended {
+    /// As it is posted.
+    #[must_use]
+    pub fn describe(&self) -> Value {
+        match self {
+            Ended::Machine(machine) => json!({ "event": "machine", "machine": machine }),
+            Ended::All(summary) => json!({ "event": "all", "summary": summary }),
+        }
+    }
+}
+
 /// All machines, and who looks at them.
 pub(super) struct Fleet {
     pub(super) reports: Reports,
@@ -85,17 +105,24 @@ impl Fleet {
         }
     }
 
-    /// A second has gone by: looks at everything, tells the viewers what has changed.
-    pub(super) fn tick(&mut self, now: Instant, around: Surroundings) {
+    /// A second has gone by: looks at everything, tells the viewers what has changed. Returns what
+    /// has come to its end since the last time.
+    pub(super) fn tick(&mut self, now: Instant, around: Surroundings) -> Vec<Ended> {
         self.around = around;
         self.ticks += 1;
         self.measure_server();
         let usual = Usual::of(self.reports.machines());
-        let mut changed = Vec::new();
+        let (mut changed, mut ended) = (Vec::new(), Vec::new());
         for machine in self.reports.machines_mut() {
             (machine.health, machine.reason) = diagnose(machine, usual, now);
             changed.extend(difference(machine));
+            let over = machine.facts.phase.is_over();
+            if over && !machine.end_told {
+                ended.push(Ended::Machine(Value::Object(machine.describe())));
+            }
+            machine.end_told = over;
         }
+        let went_on = self.ended.is_none();
         self.note_time(now);
         let point = self.point();
         let steps = self.history.steps();
@@ -103,6 +130,9 @@ impl Fleet {
             self.history.push(point);
         }
         self.summary = self.summarise(now);
+        if went_on && self.ended.is_some() && self.started.is_some() {
+            ended.push(Ended::All(self.summary.clone()));
+        }
         let mut told = json!({ "summary": self.summary, "machines": changed });
         if self.history.steps() != steps {
             told["history"] = self.history.last();
@@ -116,6 +146,7 @@ impl Fleet {
             told["images"] = self.images();
         }
         self.tell(&event("delta", &told));
+        ended
     }
 
     /// Somebody looks from now on: first all there is, then every second what has changed. `None`

@@ -9,7 +9,7 @@ mod stall;
 
 pub(super) use dashboard::watch;
 
-use super::fleet::Fleet;
+use super::fleet::{Ended, Fleet};
 use super::interfaces;
 use super::reports::{REPORT_LEN_MAX, ReportError};
 use super::{Context, Origin, Torrent};
@@ -55,6 +55,9 @@ pub struct HttpConfig {
     pub private: bool,
     /// Names of this server beside those that are its own anyway.
     pub names: Vec<String>,
+    /// Hears of machines that are done or have failed. Called on the control thread: it must not
+    /// wait.
+    pub ended: Arc<dyn Fn(Ended) + Send + Sync>,
 }
 
 impl HttpConfig {
@@ -63,7 +66,7 @@ impl HttpConfig {
     pub fn new(listen: Vec<SocketAddr>) -> HttpConfig {
         let status = Arc::new(|| json!({}));
         let (token, private, names) = (String::new(), false, Vec::new());
-        HttpConfig { listen, status, token, private, names }
+        HttpConfig { listen, status, token, private, names, ended: Arc::new(drop) }
     }
 }
 

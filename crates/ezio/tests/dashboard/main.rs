@@ -4,6 +4,7 @@
 
 mod api;
 mod browser;
+mod hooks;
 mod orders;
 mod room;
 

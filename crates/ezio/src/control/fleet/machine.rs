@@ -217,6 +217,8 @@ pub(in crate::control) struct Machine {
     pub(super) reason: String,
     /// What was last told to those who look.
     pub(super) shown: Map<String, Value>,
+    /// Whether its end was told, if it has come to one.
+    pub(super) end_told: bool,
 }
 
 impl Machine {
@@ -234,6 +236,7 @@ impl Machine {
             health: Health::Fine,
             reason: String::new(),
             shown: Map::new(),
+            end_told: false,
         }
     }
 
@@ -246,6 +249,7 @@ impl Machine {
     pub(in crate::control) fn take(&mut self, facts: Facts, now: Instant) {
         if facts.run != self.facts.run {
             self.orders = Orders::default();
+            self.end_told = false;
         }
         let time = now.duration_since(self.seen).as_secs_f64().max(0.05);
         let weight = 1.0 - (-time / RATE_TIME.as_secs_f64()).exp();

@@ -117,3 +117,30 @@ fn documents_and_metrics_name_every_machine() {
     assert!(metrics.contains(line), "{metrics}");
     assert!(metrics.contains("# TYPE ezio_server_sent_bytes_total counter\n"));
 }
+
+#[test]
+fn ends_are_told_once_each() {
+    let (mut fleet, mut now) = (Fleet::new(), Instant::now());
+    let mut tick = |fleet: &mut Fleet| {
+        now += Duration::from_secs(1);
+        let ended = fleet.tick(now, surroundings());
+        let name = |ended| match ended {
+            Ended::Machine(machine) => format!("{} {}", machine["host"], machine["phase"]),
+            Ended::All(summary) => format!("{} of {}", summary["done"], summary["machines"]),
+        };
+        ended.into_iter().map(name).collect::<Vec<_>>()
+    };
+    assert!(tick(&mut fleet).is_empty(), "nobody is there");
+    tell(&mut fleet, Instant::now(), 1, &report("a", 100, "downloading"));
+    tell(&mut fleet, Instant::now(), 2, &report("b", 1000, "done"));
+    assert_eq!(tick(&mut fleet), ["\"b\" \"done\""]);
+    assert!(tick(&mut fleet).is_empty());
+    tell(&mut fleet, Instant::now(), 1, &report("a", 100, "failed"));
+    assert_eq!(tick(&mut fleet), ["\"a\" \"failed\"", "1 of 2"]);
+    assert!(tick(&mut fleet).is_empty());
+    // It tries again.
+    tell(&mut fleet, Instant::now(), 1, &report("a", 100, "downloading"));
+    assert!(tick(&mut fleet).is_empty());
+    tell(&mut fleet, Instant::now(), 1, &report("a", 1000, "done"));
+    assert_eq!(tick(&mut fleet), ["\"a\" \"done\"", "2 of 2"]);
+}

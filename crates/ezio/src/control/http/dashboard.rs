@@ -59,7 +59,8 @@ pub(in crate::control) async fn watch(server: Arc<Server>) {
     loop {
         ticks.tick().await;
         let around = server.surroundings();
-        lock(&server.fleet).tick(Instant::now(), around);
+        let ended = lock(&server.fleet).tick(Instant::now(), around);
+        ended.into_iter().for_each(|ended| (server.config.ended)(ended));
     }
 }
 
