@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// An image, two trackers, and a good server that clients hear of only when the test says so.
+/// An image, its tracker, and a good server that clients hear of only when the test says so.
 pub(crate) struct World {
     pub(crate) image: Image,
-    /// Tells clients of the peers of the test.
+    /// Tells clients of the peers of the test, and of the good server when it is shown.
     pub(crate) tracker: Tracker,
     pub(crate) server: Process,
     /// The good server's BitTorrent port.
@@ -23,27 +23,32 @@ pub(crate) struct World {
     peers: Arc<Mutex<Vec<SocketAddr>>>,
     shown: Arc<AtomicBool>,
     dir: TempDir,
-    _hiding: Tracker,
 }
 
 impl World {
     /// An image of `len` bytes.
     pub(crate) fn new(len: usize) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let (peers, shown, port) =
-            (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default(), Arc::default());
-        let known = Arc::clone(&peers);
+        let (peers, shown, port) = (
+            Arc::<Mutex<Vec<_>>>::default(),
+            Arc::<AtomicBool>::default(),
+            Arc::<AtomicU16>::default(),
+        );
+        let (known, good, there) = (Arc::clone(&peers), Arc::clone(&shown), Arc::clone(&port));
         let tracker = Tracker::start(move |stream, announce| {
-            let peers = known.lock().unwrap().clone();
+            let mut told = known.lock().unwrap().clone();
+            if good.load(Ordering::Relaxed) {
+                told.push(SocketAddr::from(([127, 0, 0, 1], there.load(Ordering::Relaxed))));
+            }
             // Sources are told of nobody, so that it is the clients who dial.
-            let told = if announce.left == Some(0) { &[][..] } else { &peers };
-            stream.write_all(&peers_answer(told, 1800))
+            let told = if announce.left == Some(0) { &[][..] } else { &told };
+            // They ask again as soon as they ever do.
+            stream.write_all(&peers_answer(told, 5))
         });
-        let hiding = hiding_tracker(Arc::clone(&shown), Arc::clone(&port));
-        let image = Image::new(dir.path(), len, &[tracker.url(), hiding.url()]);
+        let image = Image::new(dir.path(), len, &[tracker.url()]);
         let (server, server_port) = serve(&image, "0");
         port.store(server_port, Ordering::Relaxed);
-        World { image, tracker, server, port: server_port, peers, shown, dir, _hiding: hiding }
+        World { image, tracker, server, port: server_port, peers, shown, dir }
     }
 
     /// Clients that announce from now on are told of these.
@@ -117,23 +122,6 @@ pub(crate) fn deploy_from(from: &str, target: &Path, options: &[&str]) -> Proces
     let state = target.with_extension("state");
     let args = ["deploy", from, "--to", text(target), "--port", "0", "--state", text(&state)];
     Process::start(&[&args[..], options].concat())
-}
-
-/// A tracker that keeps clients waiting until the good server, which listens at `port`, is shown.
-fn hiding_tracker(shown: Arc<AtomicBool>, port: Arc<AtomicU16>) -> Tracker {
-    Tracker::start(move |stream, announce| {
-        if announce.left == Some(0) {
-            return stream.write_all(&peers_answer(&[], 1800));
-        }
-        // A little less than a client's patience with a tracker; then it asks again.
-        let waited =
-            eventually(Duration::from_secs(9), || shown.load(Ordering::Relaxed).then_some(()));
-        let good = SocketAddr::from(([127, 0, 0, 1], port.load(Ordering::Relaxed)));
-        match waited {
-            Some(()) => stream.write_all(&peers_answer(&[good], 1800)),
-            None => stream.write_all(b"HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n"),
-        }
-    })
 }
 
 /// How often something happened that a test waits for.
