@@ -33,7 +33,7 @@ use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -184,6 +184,7 @@ impl Engine {
             peer_id: new_peer_id()?,
             torrents: RwLock::default(),
             limits: Limits::new(config.limit),
+            links: AtomicUsize::new(0),
         });
         let connector = Arc::new(Connector::bind(
             &config.listen,
@@ -413,6 +414,8 @@ struct Shared {
     /// By info-hash.
     torrents: RwLock<BTreeMap<Digest, Arc<Carried>>>,
     limits: Limits,
+    /// Connections after their handshakes.
+    links: AtomicUsize,
 }
 
 impl Shared {

@@ -428,6 +428,7 @@ impl World {
         let life = self.nodes[node].life;
         match action {
             Action::Send(peer, message) => self.say(node, peer, message),
+            Action::SlowUplink(..) => {}
             Action::Allow(peer, bytes) => self.with_end(node, peer, |end| end.outbox.allow(bytes)),
             Action::Deny(peer) => self.with_end(node, peer, |end| {
                 end.outbox.deny();

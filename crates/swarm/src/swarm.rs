@@ -217,6 +217,9 @@ pub enum Action {
     Close(PeerId, Reason),
     /// More connections would help.
     MorePeers(TorrentId),
+    /// Whether the peer sends much slower than we do: acknowledgements of what it is sent wait behind
+    /// what it sends itself, and say little about the way there.
+    SlowUplink(PeerId, bool),
     /// The peer of a torrent that is not private has introduced itself.
     Met {
         /// Who.
@@ -341,7 +344,7 @@ pub struct Swarm {
     /// Since when the cap, and nothing else, keeps us from asking for more.
     capped: Duration,
     adapted: Time,
-    rate_told: Time,
+    rate_told: (Time, u64),
     totals: Totals,
 }
 
@@ -371,7 +374,7 @@ impl Swarm {
             likely: 256,
             capped: Duration::ZERO,
             adapted: Time(0),
-            rate_told: Time(0),
+            rate_told: (Time(0), 0),
             totals: Totals::default(),
         }
     }

@@ -27,6 +27,8 @@ pub(super) struct Link {
     /// Bytes of blocks that came and went by this connection.
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
+    /// The other side sends much slower than we do.
+    pub(super) slow_uplink: AtomicBool,
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
     changed: Condvar,
@@ -59,6 +61,7 @@ impl Link {
             since: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            slow_uplink: AtomicBool::new(false),
             outbox: Mutex::new(Outbox::new(fast)),
             changed: Condvar::new(),
             expected: Mutex::default(),

@@ -278,6 +278,9 @@ impl Scheduler {
             Action::Allow(peer, bytes) => {
                 self.link(peer, |link| link.with_outbox(|outbox| outbox.allow(bytes)));
             }
+            Action::SlowUplink(peer, slow) => {
+                self.link(peer, |link| link.slow_uplink.store(slow, Ordering::Relaxed));
+            }
             Action::Deny(peer) => {
                 // What it drops is known to the swarm.
                 self.link(peer, |link| {
@@ -646,6 +649,7 @@ impl Scheduler {
             *address = Address::Connected { peer: id, failures };
         }
         self.links.insert(id, Arc::clone(&link));
+        self.shared.links.store(self.links.len(), Ordering::Relaxed);
         let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
         self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
     }
@@ -682,6 +686,7 @@ impl Scheduler {
 
     fn disconnected(&mut self, peer: PeerId, why: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
+        self.shared.links.store(self.links.len(), Ordering::Relaxed);
         self.gossip.forget(peer);
         tracing::debug!(addr = %link.addr, why, "disconnected");
         let failed = link.since.elapsed() < SHORT_LIVED;

@@ -9,13 +9,22 @@
 //! which bounds what it has on its way; one whose round trips do not gets a larger one. On a path
 //! without a queue, however long or fast, nothing is ever touched.
 //!
+//! Not so with a peer that sends much slower than we do. Acknowledgements wait there behind what it sends
+//! itself, and less on the way to it only makes that way slower: a client of eight that sends at a tenth
+//! of the rate took 1.52 times the ideal time, and 1.09 without any of this.
+//!
+//! Nor with few connections: 8 clients on equal links took 1.045 without this and 1.042 with it, but three
+//! of eight with slow uplinks 1.13 and 1.34, and links of many kinds 1.13 and 1.23.
+//!
 //! Measured on links of 50 Mbit/s with 16 clients: 4300 packets dropped a run without, some tens with,
 //! and 1.17 times the ideal time became 1.09.
 
+use super::link::Link;
 use socket2::SockRef;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Bounds what a connection has on its way.
@@ -28,6 +37,9 @@ pub(super) struct Window {
 /// How long a round trip may be longer than the shortest: some packets of each connection that
 /// shares a link of 100 Mbit/s, and an eighth of the time of a piece there.
 const QUEUE: Duration = Duration::from_millis(10);
+
+/// From so many connections on: what fewer have on their way, the queues of ports have room for.
+const CROWD: usize = 12;
 
 /// What the buffer holds at least, in bytes: enough packets that a lost one is noticed (RFC 5681,
 /// three duplicate acknowledgements).
@@ -44,15 +56,20 @@ impl Window {
         Window { buffer: None, looked: Instant::now() }
     }
 
-    /// Looks at the connection if it is time to, and changes its buffer if need be.
-    pub(super) fn follow(&mut self, stream: &TcpStream) -> io::Result<()> {
+    /// Looks at the connection, one of `links`, if it is time to, and changes its buffer if need be.
+    pub(super) fn follow(&mut self, link: &Link, links: usize) -> io::Result<()> {
+        let stream = &link.stream;
         if self.looked.elapsed() < EVERY {
             return Ok(());
         }
         self.looked = Instant::now();
         // Before Linux 4.6 there is no shortest round trip to compare with: the kernel chooses.
         let Ok(path) = Path::of(stream) else { return Ok(()) };
-        let buffer = resized(self.buffer, &path);
+        let buffer = if links < CROWD || link.slow_uplink.load(Ordering::Relaxed) {
+            self.buffer.map(|_| MOST)
+        } else {
+            resized(self.buffer, &path)
+        };
         if buffer != self.buffer
             && let Some(len) = buffer
         {

@@ -174,8 +174,12 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
         received: AtomicU64::new(0),
         sent: AtomicU64::new(0),
     });
-    let shared =
-        Shared { peer_id: [0; 20], torrents: RwLock::default(), limits: Limits::new(None) };
+    let shared = Shared {
+        peer_id: [0; 20],
+        torrents: RwLock::default(),
+        limits: Limits::new(None),
+        links: AtomicUsize::new(0),
+    };
     let listener = std::net::TcpListener::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
     let addr = listener.local_addr().unwrap();
     let mut peer = TcpStream::connect(addr).unwrap();

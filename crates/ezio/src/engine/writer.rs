@@ -7,7 +7,6 @@ use super::link::Link;
 use super::pace::{self, Pace};
 use super::pieces::Piece;
 use super::tcp::Window;
-use super::throttle::Limits;
 use super::{Input, Inputs, Shared};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
@@ -23,10 +22,9 @@ use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 
 /// Writes until the connection is closed.
 pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
-    let limits = &shared.limits;
     let (pace, window) = (Pace::new(), Window::new());
     let (control, disk) = (Vec::new(), Vec::new());
-    let mut writer = Writer { link, inputs, limits, pace, window, control, disk };
+    let mut writer = Writer { link, inputs, shared, pace, window, control, disk };
     // The reader tells the scheduler why the connection has ended.
     if writer.write_all().is_err() {
         link.close();
@@ -43,7 +41,7 @@ const FROM_FILE_MIN: u32 = 128 << 10;
 struct Writer<'a> {
     link: &'a Link,
     inputs: &'a Inputs,
-    limits: &'a Limits,
+    shared: &'a Shared,
     pace: Pace,
     window: Window,
     control: Vec<u8>,
@@ -56,12 +54,12 @@ impl Writer<'_> {
         self.tell_kernel()?;
         while let Some(mut outbox) = self.link.wait(KEEP_ALIVE) {
             outbox.take_control(&mut self.control);
-            let run_len = self.limits.block_max().unwrap_or(pace::MOST);
+            let run_len = self.shared.limits.block_max().unwrap_or(pace::MOST);
             let run = outbox.take(run_len, |block| self.link.torrent.is_ready(block));
             drop(outbox);
             self.say()?;
             if let Some(run) = run {
-                self.limits.sending.wait(u64::from(run.len));
+                self.shared.limits.sending.wait(u64::from(run.len));
                 self.blocks(run)?;
             }
         }
@@ -197,7 +195,7 @@ impl Writer<'_> {
         self.say()?;
         let begin = Instant::now();
         hand(self)?;
-        self.window.follow(&self.link.stream)?;
+        self.window.follow(self.link, self.shared.links.load(Ordering::Relaxed))?;
         if self.pace.handed(portion.len, begin.elapsed()) {
             self.tell_kernel()?;
         }

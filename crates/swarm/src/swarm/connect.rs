@@ -183,6 +183,7 @@ impl Swarm {
     }
 
     fn on_xg(&mut self, id: PeerId, xg: &Xg) {
+        let own = self.uplink();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if !peer.is_own() {
             return self.close(id, Reason::Nonsense("an xg message without a handshake for it"));
@@ -191,7 +192,11 @@ impl Swarm {
             peer.load = load;
         }
         if let Some(rate) = xg.rate {
+            let slow = Self::is_slow(peer.rate, own);
             peer.rate = rate;
+            if Self::is_slow(rate, own) != slow {
+                self.out.push(Action::SlowUplink(id, !slow));
+            }
         }
         if let Some(piece) = xg.lost {
             self.on_lost(id, piece);
@@ -218,7 +223,7 @@ impl Swarm {
         let Some(torrent) = self.torrents.get(&peer.torrent) else { return };
         let piece = coming.piece;
         // Through a slow link it comes slower than it can be had whole from others soon.
-        let slow = peer.rate > 0 && peer.rate.saturating_mul(2) < own;
+        let slow = Self::is_slow(peer.rate, own);
         let useless = torrent.injection.is_some() || coming.hops > HOPS_MAX || slow;
         if useless || piece >= peer.have.len() || peer.have.has(piece) {
             return;

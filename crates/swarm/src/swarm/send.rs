@@ -141,7 +141,7 @@ impl Swarm {
             }
             && !self.must_wait(peer, torrent);
         let injecting = torrent.injection.as_ref().is_some_and(|injection| !injection.is_over());
-        let slow = injecting && peer.rate > 0 && peer.rate.saturating_mul(2) < self.uplink();
+        let slow = injecting && Self::is_slow(peer.rate, self.uplink());
         let load = if peer.is_stranger() { STRANGER_LOAD } else { peer.load };
         may.then_some((slow, peer.grants.len(), load, peer.waiting_since))
     }
@@ -390,6 +390,11 @@ impl Swarm {
         for piece in pieces {
             self.send(id, Message::Have(piece));
         }
+    }
+
+    /// Whether an uplink is less than half of another, as far as it is known; in bytes a second.
+    pub(super) fn is_slow(uplink: u64, other: u64) -> bool {
+        uplink > 0 && uplink.saturating_mul(2) < other
     }
 
     /// Our uplink in bytes a second as far as we know it.

@@ -141,11 +141,13 @@ impl Swarm {
 
     /// Our own nodes give us as many turns as our uplink is worth.
     fn tell_rate(&mut self) {
-        if self.now.since(self.rate_told) < RATE_EVERY {
+        let (uplink, (at, told)) = (self.uplink(), self.rate_told);
+        let changed = uplink.abs_diff(told) > told / 4;
+        if self.now.since(at) < if changed { RATE_CHANGED } else { RATE_EVERY } {
             return;
         }
-        self.rate_told = self.now;
-        let rate = Some(self.uplink());
+        self.rate_told = (self.now, uplink);
+        let rate = Some(uplink);
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
             self.send_xg(id, Xg { rate, ..Xg::default() });
@@ -185,6 +187,9 @@ const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// How often our uplink is told.
 const RATE_EVERY: Duration = Duration::from_secs(5);
+
+/// The same, if it has changed by more than a quarter.
+const RATE_CHANGED: Duration = Duration::from_millis(500);
 
 /// How often more peers are asked for.
 const MORE_PEERS_EVERY: Duration = Duration::from_secs(1);
