@@ -49,6 +49,20 @@ impl Swarm {
         self.dirty = true;
     }
 
+    pub(super) fn on_from(&mut self, id: PeerId, machine: u64) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.machine = Some(machine);
+        let Some(peer) = self.peers.get(&id) else { return };
+        let alone = self.connections_of(peer).is_none_or(|same| same.len() == 1);
+        // Only now it is known that it need not be shown anything of its own.
+        if let (false, Some(torrent)) = (alone, self.torrents.get_mut(&peer.torrent))
+            && let Some(injection) = &mut torrent.injection
+        {
+            injection.lose_peer(id);
+            self.dirty = true;
+        }
+    }
+
     /// Forgets a connection: what was asked of it is asked of others, what it was given is given
     /// to others.
     pub(super) fn forget(&mut self, id: PeerId) {
