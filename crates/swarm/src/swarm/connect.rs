@@ -58,7 +58,7 @@ impl Swarm {
         if let (false, Some(torrent)) = (alone, self.torrents.get_mut(&peer.torrent))
             && let Some(injection) = &mut torrent.injection
         {
-            injection.lose_peer(id);
+            injection.take_back(id);
             self.dirty = true;
         }
     }

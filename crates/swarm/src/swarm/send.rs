@@ -180,10 +180,11 @@ impl Swarm {
     }
 
     fn grant(&mut self, id: PeerId) {
-        let now = self.now;
+        let (now, crowds) = (self.now, self.crowds());
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return };
         let piece_len = u64::from(torrent.piece_len);
+        let crowded = crowds.iter().any(|crowd| crowd.has(peer));
         peer.waiting_since = now;
         self.slots_used += 1;
         self.totals.granted += 1;
@@ -191,7 +192,8 @@ impl Swarm {
             let quota = (4 * piece_len).max(self.up.rate.saturating_mul(2));
             (quota, None, Some(Message::Unchoke))
         } else {
-            let piece = torrent.inject(id, &peer.have, now);
+            // What only a source has is not left to one of many names: it chooses among the rest.
+            let piece = if crowded { None } else { torrent.inject(id, &peer.have, now) };
             let bytes = piece.map_or(piece_len, |piece| u64::from(torrent.size(piece)));
             (bytes, piece, None)
         };
