@@ -48,13 +48,13 @@ pub(crate) fn main(args: &[&str]) -> anyhow::Result<()> {
     run(&options, ezio)
 }
 
-/// Half a minute of it, with the build that `cargo test` has: that it works.
+/// Half a minute of it and one rest, with the build that `cargo test` has.
 pub(crate) fn smoke() -> anyhow::Result<()> {
     if let Err(why) = lab::require(&NEEDS).and_then(|()| lab::net::supported()) {
         lab::skipped(&format!("the soak: {why}"));
         return Ok(());
     }
-    let (time, period) = (Duration::from_secs(20), Duration::from_secs(8));
+    let (time, period) = (Duration::from_secs(10), Duration::from_secs(8));
     run(&Options { time, period, json: None, binary: None }, build(&[])?)
 }
 

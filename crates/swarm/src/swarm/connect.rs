@@ -61,6 +61,21 @@ impl Swarm {
             injection.take_back(id);
             self.dirty = true;
         }
+        self.take_back_from_crowds();
+    }
+
+    /// Whoever had a source for himself, under many names, had much of it kept for him: now that
+    /// somebody else is here it is given to others.
+    fn take_back_from_crowds(&mut self) {
+        let crowds = self.crowds();
+        for (&id, peer) in &self.peers {
+            if crowds.iter().any(|crowd| crowd.has(peer))
+                && let Some(torrent) = self.torrents.get_mut(&peer.torrent)
+                && let Some(injection) = &mut torrent.injection
+            {
+                injection.take_back(id);
+            }
+        }
     }
 
     /// Forgets a connection: what was asked of it is asked of others, what it was given is given

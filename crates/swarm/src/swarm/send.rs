@@ -133,7 +133,7 @@ impl Swarm {
     /// somebody who opens hundreds, under as many names, took the turns of all: with a tenth of a link
     /// he made eight clients wait 2.6 times as long. One slot for him was too many: a node that served
     /// him alone for a while learnt from him that its uplink is slow, and then had no other.
-    fn crowds(&self) -> Vec<Crowd> {
+    pub(super) fn crowds(&self) -> Vec<Crowd> {
         let place = |peer: &Peer| Some((peer.torrent, peer.machine?, peer.grants.len()));
         let mut places: Vec<_> = self.peers.values().filter_map(place).collect();
         places.sort_unstable();
@@ -445,7 +445,7 @@ impl Swarm {
 }
 
 /// A machine with several connections about one torrent.
-struct Crowd {
+pub(super) struct Crowd {
     torrent: TorrentId,
     machine: u64,
     /// That all of them have together.
@@ -453,7 +453,7 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn has(&self, peer: &Peer) -> bool {
+    pub(super) fn has(&self, peer: &Peer) -> bool {
         peer.machine == Some(self.machine) && peer.torrent == self.torrent
     }
 }

@@ -460,6 +460,33 @@ fn many_strangers_of_one_machine_are_shown_what_one_is() {
     assert!(got.len() >= 64 - 4, "{} pieces are kept from it: {got:?}", 64 - got.len());
 }
 
+/// The same of our own nodes, which a source gives pieces by name, as long as nobody else is there.
+#[test]
+fn what_a_source_keeps_for_many_names_is_given_to_who_comes() {
+    let config = Config { slots: 8, uplink: 10_000_000, ..Config::default() };
+    let mut node = Node::with(config, Start::Source, 64);
+    for id in 1..=12 {
+        let peer = node.own(id, &[]);
+        node.on(Event::From(peer, 7));
+        node.on(Event::Message(peer, Message::Interested));
+        node.on(Event::Requested(peer, u64::from(PIECE)));
+    }
+    let own = node.own(20, &[]);
+    node.on(Event::From(own, 8));
+    let mut got = BTreeSet::new();
+    let mut grants = named(&node.on(Event::Message(own, Message::Interested)));
+    while let Some((peer, piece)) = grants.pop() {
+        if peer != own {
+            continue;
+        }
+        got.insert(piece);
+        node.on(Event::Requested(own, PIECE.into()));
+        grants.extend(named(&node.on(Event::Served(own, PIECE.into()))));
+        grants.extend(named(&node.on(Event::Message(own, Message::Have(piece)))));
+    }
+    assert_eq!(got.len(), 64, "{got:?}");
+}
+
 /// A machine that takes its turns and does not use them leaves the slots to others.
 #[test]
 fn many_connections_of_one_machine_keep_no_slot() {
