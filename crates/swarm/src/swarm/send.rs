@@ -128,18 +128,20 @@ impl Swarm {
         self.peers.iter().filter_map(waiting).min().map(|(.., id)| id)
     }
 
-    /// Machines with several connections about one torrent, beside which others lack something: they
+    /// Machines with several nodes about one torrent, beside which others lack something: they
     /// have the turns of one, after those who have one, and keep no slot from them. Without that
     /// somebody who opens hundreds, under as many names, took the turns of all: with a tenth of a link
     /// he made eight clients wait 2.6 times as long. One slot for him was too many: a node that served
     /// him alone for a while learnt from him that its uplink is slow, and then had no other.
     pub(super) fn crowds(&self) -> Vec<Crowd> {
-        let place = |peer: &Peer| Some((peer.torrent, peer.machine?, peer.grants.len()));
+        let place = |p: &Peer| Some((p.torrent, p.machine?, p.node, p.grants.len()));
         let mut places: Vec<_> = self.peers.values().filter_map(place).collect();
         places.sort_unstable();
-        type Place = (TorrentId, u64, usize);
+        type Place = (TorrentId, u64, u64, usize);
         let same = |a: &Place, b: &Place| (a.0, a.1) == (b.0, b.1);
-        let many = places.chunk_by(same).filter(|places| places.len() > 1);
+        // A node that has come back may have a connection that is not known to be lost yet.
+        let many = |places: &&[Place]| places[0].2 != places[places.len() - 1].2;
+        let many = places.chunk_by(same).filter(many);
         let crowds = many.map(|places| Crowd {
             torrent: places[0].0,
             machine: places[0].1,
