@@ -35,7 +35,8 @@ fn smoke() -> anyhow::Result<()> {
     run(Command::new("cargo").args(sim).args(size))?;
     // Twenty seconds or so; `cargo xtask nightly` has many more.
     crate::nightly("500")?;
-    crate::lab::smoke()
+    crate::lab::smoke()?;
+    crate::lab::soak_smoke()
 }
 
 /// Runs the README's test command and looks at what was skipped.

@@ -7,6 +7,8 @@
 
 mod cgroup;
 mod figure;
+mod flood;
+mod gauge;
 mod goodput;
 mod image;
 mod options;
@@ -16,6 +18,7 @@ mod program;
 mod report;
 mod run;
 mod scenario;
+mod soak;
 mod target;
 mod verdict;
 
@@ -29,6 +32,7 @@ use plan::{Disk, Plan};
 use program::Program;
 use report::{Sample, Which};
 use scenario::{Case, Scenario};
+pub(crate) use soak::{main as soak, smoke as soak_smoke};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -61,6 +65,7 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
         cases.iter_mut().for_each(|case| case.figures.clear());
         samples.extend(series(&unequal, &ezio, scenario.name, &cases)?);
     }
+    flooded(&unequal, &ezio)?;
     for sample in &samples {
         // With one copy too few the bytes came from elsewhere, with N of them nobody shared.
         anyhow::ensure!(
@@ -72,6 +77,15 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
     }
     eprintln!("lab: {} runs in {:.1} s", samples.len(), begin.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Every attack at once: right bytes and an end, not how fast. A flooder takes what it can get, so
+/// copies of the image are not counted.
+fn flooded(options: &Options, ezio: &Path) -> anyhow::Result<()> {
+    let cases = Scenario::find("flood").map(|scenario| scenario.cases(options));
+    let cases = cases.into_iter().flatten().filter(|case| case.name.ends_with("everything"));
+    let case = |case: Case| Case { figures: Vec::new(), ..case };
+    series(options, ezio, "flood", &cases.map(case).collect::<Vec<_>>()).map(drop)
 }
 
 fn matrix(options: &Options) -> anyhow::Result<()> {
@@ -197,7 +211,7 @@ fn one(options: &Options, which: Which<'_>, plan: &Plan, ezio: &Path) -> anyhow:
     } else {
         None
     };
-    let lan = Lan::new(plan.clients.len() + 1, &plan.links(options.congestion.clone()))?;
+    let lan = Lan::new(plan.machines(), &plan.links(options.congestion.clone()))?;
     let site = run::Site {
         lan,
         plan,
@@ -257,7 +271,7 @@ fn clean(disk: &Path) -> anyhow::Result<()> {
 }
 
 /// Builds the program and says where it is.
-fn build(profile: &[&str]) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(profile: &[&str]) -> anyhow::Result<PathBuf> {
     run_command(Command::new("cargo").args(["build", "--package", "ezio"]).args(profile))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let dir = if profile.is_empty() { "debug" } else { "release" };

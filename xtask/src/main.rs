@@ -1,10 +1,11 @@
-//! The project's chores: `cargo xtask ci`, `bench`, `lab`, `nightly` and `mutants`.
+//! The project's chores: `cargo xtask ci`, `bench`, `lab`, `nightly`, `mutants` and `soak`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
 mod lab;
 mod mutants;
+mod reuse;
 
 use anyhow::{Context as _, bail};
 use std::path::Path;
@@ -16,9 +17,16 @@ usage: cargo xtask COMMAND
   ci                            everything that must pass before a change lands
   bench capture [GIB [ROUNDS]]  capture and verify beside partclone and the limits of this
                                 machine; as root, wants 3 x GIB of disk [default: 4 5]
+  bench reuse [ROUNDS [BINARY]] a machine imaged again, when a tenth of its old image differs, beside
+                                a full deployment; as root [default: 3]
   nightly [COUNT|FROM..TO]      the swarm in the simulator with drawn faults, a table of what
                                 happened, and the seeds that failed [default: 10000]
   mutants [NAME...]             faults of the scheduler that the simulator must notice
+  soak [OPTIONS]                torrents and machines that come and go for a long time, as root:
+                                that nothing grows
+      --minutes N               [30]
+      --json FILE               append what was held, a line for each rest
+      --binary FILE             an ezio built before, instead of building it
 ";
 
 fn main() -> anyhow::Result<()> {
@@ -30,9 +38,13 @@ fn main() -> anyhow::Result<()> {
         ["bench", "capture"] => bench::capture(4, 5),
         ["bench", "capture", gib] => bench::capture(gib.parse()?, 5),
         ["bench", "capture", gib, rounds] => bench::capture(gib.parse()?, rounds.parse()?),
+        ["bench", "reuse"] => reuse::main(3, None),
+        ["bench", "reuse", rounds] => reuse::main(rounds.parse()?, None),
+        ["bench", "reuse", rounds, binary] => reuse::main(rounds.parse()?, Some(Path::new(binary))),
         ["nightly"] => nightly("10000"),
         ["nightly", seeds] => nightly(seeds),
         ["mutants", ref names @ ..] => mutants::main(names),
+        ["soak", ref args @ ..] => lab::soak(args),
         ["lab", ref args @ ..] => lab::main(args),
         _ => bail!("{USAGE}{}", lab::usage()),
     }

@@ -11,6 +11,8 @@ pub struct Config {
     pub torrents: Vec<Image>,
     /// Node 0 is the source, the others want everything.
     pub nodes: Vec<NodeConfig>,
+    /// The clients run on so many machines, in turn; 0: each has one of its own, as the source has.
+    pub machines: u64,
     /// One way, without queues, in nanoseconds.
     pub latency_ns: u64,
     /// Largest piece of data that has the wire for itself, in bytes: what TCP and the switch
@@ -185,6 +187,7 @@ impl Config {
             seed,
             torrents: vec![Image { len: u64::from(pieces) * u64::from(piece_len), piece_len }],
             nodes: vec![node; clients + 1],
+            machines: 0,
             latency_ns: piece_ns / 40,
             quantum: piece_len / 16,
             window: 3,

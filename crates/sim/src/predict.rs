@@ -370,6 +370,7 @@ impl Scale {
             seed: scenario.seed,
             torrents: vec![Image { len: self.shrink(len), piece_len: self.small }],
             nodes,
+            machines: 0,
             latency_ns: LATENCY_NS,
             quantum: UNIT,
             window: self.window(link),

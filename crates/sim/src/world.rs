@@ -363,6 +363,8 @@ impl World {
                     extended: !plain,
                 },
             );
+            let machine = machine(other, self.config.machines);
+            self.tell(node, Event::From(peer_id(index), machine));
             if self.config.faults.promisers.contains(&node) {
                 let field = swarm::bitfield::Bitfield::full(
                     self.nodes[node].disk.pieces(torrent.0 as usize),
@@ -606,4 +608,12 @@ fn covers(run: &Run, block: &Block) -> bool {
 
 fn identity(index: usize) -> u64 {
     mix(index as u64 + 1)
+}
+
+/// Where a node runs, if clients are on so many machines.
+fn machine(index: usize, machines: u64) -> u64 {
+    match (index as u64, machines) {
+        (index, 0) | (index @ 0, _) => index,
+        (index, machines) => 1 + index % machines,
+    }
 }

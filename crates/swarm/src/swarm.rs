@@ -153,6 +153,9 @@ pub enum Event {
         /// Both sides know BEP 10.
         extended: bool,
     },
+    /// Which machine a connection comes from: those with the same number and torrent are served as
+    /// one while somebody else lacks something, however many they are.
+    From(PeerId, u64),
     /// A connection is gone.
     Disconnected(PeerId),
     /// The peer said this. Requests, cancellations and blocks are the reader's and the outbox's;
@@ -442,6 +445,7 @@ impl Swarm {
             Event::Connected { peer, torrent, node, fast, extended } => {
                 self.on_connected(peer, torrent, node, fast, extended);
             }
+            Event::From(peer, machine) => self.on_from(peer, machine),
             Event::Disconnected(peer) => self.forget(peer),
             Event::Message(peer, message) => self.on_message(peer, message),
             Event::Requested(peer, bytes) => self.on_requested(peer, bytes),

@@ -1,4 +1,5 @@
-//! A memory group for a client: cgroup v2 with a limit, as a container or a small machine has it.
+//! A memory group for a client, with a limit, as a container or a small machine has it: cgroup v2, or
+//! the memory controller of v1 where that is what the machine has.
 
 use anyhow::Context as _;
 use std::fs::{create_dir, read_to_string, remove_dir, write};
@@ -7,13 +8,20 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-/// Where cgroup v2 is mounted on a machine that has nothing else.
-const ROOT: &str = "/sys/fs/cgroup";
+/// What limits memory here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// The controller of v1, in a tree of its own.
+    One,
+    /// v2, all controllers in one tree.
+    Two,
+}
 
 /// A group, removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct MemoryGroup {
     dir: PathBuf,
+    version: Version,
 }
 
 /// Whether this machine can limit memory that way.
@@ -21,29 +29,71 @@ pub(super) struct MemoryGroup {
 /// # Errors
 /// Why not, in words.
 pub(super) fn supported() -> Result<(), String> {
-    let controllers = read_to_string(Path::new(ROOT).join("cgroup.controllers"))
-        .map_err(|_| format!("no cgroup v2 on {ROOT}"))?;
-    if controllers.split_whitespace().any(|name| name == "memory") {
-        Ok(())
-    } else {
-        Err(format!("cgroup v2 on {ROOT} has no memory controller"))
+    Version::found().map(drop)
+}
+
+impl Version {
+    fn found() -> Result<Version, String> {
+        let root = Version::Two.root();
+        let controllers = read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        if controllers.split_whitespace().any(|name| name == "memory") {
+            Ok(Version::Two)
+        } else if Version::One.root().join(Version::One.limit()).exists() {
+            Ok(Version::One)
+        } else {
+            Err("neither cgroup v2 nor the memory controller of v1 below /sys/fs/cgroup".to_owned())
+        }
+    }
+
+    /// Where it is mounted, by systemd and by all that follow it.
+    fn root(self) -> &'static Path {
+        Path::new(match self {
+            Version::One => "/sys/fs/cgroup/memory",
+            Version::Two => "/sys/fs/cgroup",
+        })
+    }
+
+    fn limit(self) -> &'static str {
+        match self {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        }
+    }
+
+    /// Memory and swap in v1, swap in v2. A kernel without swap has no such file.
+    fn limit_with_swap(self) -> &'static str {
+        match self {
+            Version::One => "memory.memsw.limit_in_bytes",
+            Version::Two => "memory.swap.max",
+        }
+    }
+
+    fn peak(self) -> &'static str {
+        match self {
+            Version::One => "memory.max_usage_in_bytes",
+            // Since Linux 5.19.
+            Version::Two => "memory.peak",
+        }
     }
 }
 
 impl MemoryGroup {
     /// Makes a group below the root that may have `max` bytes and no swap.
     pub(super) fn make(name: &str, max: u64) -> anyhow::Result<MemoryGroup> {
-        let root = Path::new(ROOT);
-        // Written once more it stays what it is.
-        write(root.join("cgroup.subtree_control"), "+memory")
-            .with_context(|| format!("let groups below {ROOT} limit memory"))?;
+        let version = Version::found().map_err(anyhow::Error::msg)?;
+        let root = version.root();
+        if version == Version::Two {
+            // Written once more it stays what it is.
+            write(root.join("cgroup.subtree_control"), "+memory")
+                .with_context(|| format!("let groups below {} limit memory", root.display()))?;
+        }
         let dir = root.join(name);
         create_dir(&dir).with_context(|| format!("make the memory group {}", dir.display()))?;
-        let group = MemoryGroup { dir };
-        group.set("memory.max", &max.to_string())?;
-        // A kernel without swap has no such file, and none is what is wanted.
-        if group.dir.join("memory.swap.max").exists() {
-            group.set("memory.swap.max", "0")?;
+        let group = MemoryGroup { dir, version };
+        group.set(version.limit(), &max.to_string())?;
+        if group.dir.join(version.limit_with_swap()).exists() {
+            let max = if version == Version::One { max } else { 0 };
+            group.set(version.limit_with_swap(), &max.to_string())?;
         }
         Ok(group)
     }
@@ -53,9 +103,9 @@ impl MemoryGroup {
         joined(&self.dir, command)
     }
 
-    /// Bytes at the peak, page cache included; `None` before Linux 5.19.
+    /// Bytes at the peak, page cache included, if the kernel says.
     pub(super) fn peak(&self) -> Option<u64> {
-        read_to_string(self.dir.join("memory.peak")).ok()?.trim().parse().ok()
+        read_to_string(self.dir.join(self.version.peak())).ok()?.trim().parse().ok()
     }
 
     fn set(&self, file: &str, value: &str) -> anyhow::Result<()> {
@@ -89,7 +139,8 @@ const JOIN: &str = r#"echo $$ > "$0/cgroup.procs" && exec "$@""#;
 
 /// Removes the groups that killed runs left behind.
 pub(super) fn clean() {
-    let entries = std::fs::read_dir(ROOT).into_iter().flatten().flatten();
+    let Ok(version) = Version::found() else { return };
+    let entries = std::fs::read_dir(version.root()).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| lab::net::is_stale(&entry.file_name().to_string_lossy())) {
         // Its processes have ended with their namespaces.
         let _ = remove_dir(entry.path());

@@ -39,6 +39,12 @@ pub(super) enum Measure {
     ClientMemory,
     /// The same of the server.
     SeederMemory,
+    /// Threads of the client that had the most.
+    ClientThreads,
+    SeederThreads,
+    /// Open files of the client that had the most, sockets among them.
+    ClientFiles,
+    SeederFiles,
     /// MiB that the memory group of a client had at its peak, page cache included.
     GroupMemory,
     /// Bytes that were read of the server's disk, over those of the image.
@@ -140,9 +146,18 @@ impl fmt::Display for Bar {
 }
 
 impl Measure {
-    /// Whether a machine without time left spoils it: all but what a program keeps in memory.
+    /// Whether a machine without time left spoils it: all but what a program holds.
     pub(super) fn wants_time(self) -> bool {
-        !matches!(self, Measure::ClientMemory | Measure::SeederMemory | Measure::GroupMemory)
+        !matches!(
+            self,
+            Measure::ClientMemory
+                | Measure::SeederMemory
+                | Measure::GroupMemory
+                | Measure::ClientThreads
+                | Measure::SeederThreads
+                | Measure::ClientFiles
+                | Measure::SeederFiles
+        )
     }
 
     fn of(self, sample: &Sample) -> Option<f64> {
@@ -160,6 +175,10 @@ impl Measure {
             Measure::Scheduler => sample.scheduler_share,
             Measure::ClientMemory => sample.client_memory_bytes.iter().copied().max().map(mib),
             Measure::SeederMemory => Some(mib(sample.seeder_memory_bytes)),
+            Measure::ClientThreads => Some(sample.client_most.0 as f64),
+            Measure::SeederThreads => Some(sample.seeder_most.0 as f64),
+            Measure::ClientFiles => Some(sample.client_most.1 as f64),
+            Measure::SeederFiles => Some(sample.seeder_most.1 as f64),
             Measure::GroupMemory => sample.group_memory_bytes.map(mib),
             Measure::SourceReads => {
                 sample.source.map(|disk| disk.read_bytes as f64 / sample.image_bytes as f64)
@@ -188,6 +207,10 @@ impl fmt::Display for Measure {
             Measure::Scheduler => "scheduler's share",
             Measure::ClientMemory => "client RSS, MiB",
             Measure::SeederMemory => "seeder RSS, MiB",
+            Measure::ClientThreads => "client threads",
+            Measure::SeederThreads => "seeder threads",
+            Measure::ClientFiles => "client files",
+            Measure::SeederFiles => "seeder files",
             Measure::GroupMemory => "memory group, MiB",
             Measure::SourceReads => "source read, copies",
             Measure::SourceSeeks => "source seeks a piece",

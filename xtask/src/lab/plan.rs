@@ -1,5 +1,6 @@
 //! A run as data: who takes part, over which links, with which disks, and what happens to whom.
 
+use super::flood::Attack;
 use super::options::{Shape, TargetKind};
 use super::program::Program;
 use lab::disk::Model;
@@ -17,6 +18,15 @@ pub(super) struct Plan {
     pub(super) clients: Vec<Node>,
     /// Bytes that the memory group of each client allows (`memory.max` of cgroup v2).
     pub(super) memory_max: Option<u64>,
+    /// Somebody at the same switch who wants them to fail.
+    pub(super) flooder: Option<Flooder>,
+}
+
+/// Who is no part of the deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flooder {
+    pub(super) attack: Attack,
+    pub(super) rates: Rates,
 }
 
 /// A machine of a run.
@@ -117,7 +127,14 @@ impl Plan {
             events: Vec::new(),
         };
         let server = Node { disk: Disk::File, ..node.clone() };
-        Plan { shape, images: 1, server, clients: vec![node; shape.nodes], memory_max: None }
+        Plan {
+            shape,
+            images: 1,
+            server,
+            clients: vec![node; shape.nodes],
+            memory_max: None,
+            flooder: None,
+        }
     }
 
     /// The same, with the server changed.
@@ -147,6 +164,7 @@ impl Plan {
         let possible = program == Program::Ours
             || self.images == 1
                 && self.memory_max.is_none()
+                && self.flooder.is_none()
                 && self.nodes().all(|node| matches!(node.disk, Disk::File | Disk::Loop));
         let set = |node: &mut Node| node.program = program;
         possible.then(|| self.clone().server(set).each(|_, node| set(node)))
@@ -196,9 +214,16 @@ impl Plan {
         needs
     }
 
-    /// The links of all, the server being node 0.
+    /// How many machines there are at the switch.
+    pub(super) fn machines(&self) -> usize {
+        1 + self.clients.len() + usize::from(self.flooder.is_some())
+    }
+
+    /// The links of all, the server being node 0; a flooder is the last.
     pub(super) fn links(&self, congestion: Option<String>) -> Links {
-        let others = self.nodes().map(|node| node.rates).enumerate().collect();
+        let flooder = self.flooder.map(|flooder| flooder.rates);
+        let rates = self.nodes().map(|node| node.rates).chain(flooder);
+        let others = rates.enumerate().collect();
         Links { rates: Rates::default(), others, congestion }
     }
 

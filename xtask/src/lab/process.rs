@@ -1,5 +1,6 @@
 //! A running program: the JSON lines it prints and when, what it costs, how it ends.
 
+use super::gauge::Gauge;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,6 +21,8 @@ pub(super) struct Process {
     log: PathBuf,
     /// Bytes of resident memory at their peak, as far as it was looked at.
     pub(super) memory_max: u64,
+    /// Threads and open files at their peak, as far as it was looked at.
+    pub(super) most: (u64, u64),
     /// Name and nanoseconds on a processor of each thread, as far as it was looked at.
     threads: BTreeMap<u32, (String, u64)>,
 }
@@ -46,7 +49,7 @@ impl Process {
                 }
             }
         });
-        Ok(Process { child, events, log, memory_max: 0, threads: BTreeMap::new() })
+        Ok(Process { child, events, log, memory_max: 0, most: (0, 0), threads: BTreeMap::new() })
     }
 
     /// Says a line to it.
@@ -106,13 +109,12 @@ impl Process {
         self.stat().map_or(0.0, |stat| stat.ticks as f64 / TICKS)
     }
 
-    /// Looks at the peak of its memory, which the kernel forgets when it ends.
+    /// Looks at what it holds, which the kernel forgets when it ends.
     pub(super) fn look_at_memory(&mut self) {
-        let status = read_to_string(format!("/proc/{}/status", self.child.id()));
-        let peak = status.unwrap_or_default().lines().find_map(|line| {
-            line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        self.memory_max = self.memory_max.max(peak.unwrap_or(0) << 10);
+        // One that has ended holds nothing any more.
+        let Ok(gauge) = Gauge::of(self.child.id()) else { return };
+        self.memory_max = self.memory_max.max(gauge.peak);
+        self.most = (self.most.0.max(gauge.threads), self.most.1.max(gauge.files));
     }
 
     /// Looks at the time of its threads, which the kernel forgets when they end.
@@ -145,8 +147,21 @@ impl Process {
         lab::tool::run(&mut lab::tool::words(&format!("kill -{name} {pid}"))).map(drop)
     }
 
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end by itself, and that it was a good one.
     pub(super) fn wait(mut self, time: Duration) -> anyhow::Result<()> {
+        self.wait_for_end(time)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "{status}: {}", self.last_words());
+        Ok(())
+    }
+
+    /// Waits until it has ended, however.
+    pub(super) fn wait_for_end(&self, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
         while !self.has_ended() {
             ensure!(
@@ -157,8 +172,6 @@ impl Process {
             );
             thread::sleep(Duration::from_millis(20));
         }
-        let status = self.child.wait()?;
-        ensure!(status.success(), "{status}: {}", self.last_words());
         Ok(())
     }
 

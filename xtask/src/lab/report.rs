@@ -1,6 +1,7 @@
 //! What came of the runs: a line each, a JSON object each, a table of medians.
 
 use super::figure::{Measure, Told, Who};
+use super::flood::Deeds;
 use super::plan::{Node, Plan, Start};
 use super::program::Program;
 use super::run::{Client, Measured, Moment};
@@ -49,6 +50,9 @@ pub(super) struct Sample {
     machine_cpu_s_per_gib: f64,
     pub(super) seeder_memory_bytes: u64,
     pub(super) client_memory_bytes: Vec<u64>,
+    /// Threads and open files of the server at the peak, and the most of a client.
+    pub(super) seeder_most: (u64, u64),
+    pub(super) client_most: (u64, u64),
     /// The most that the memory group of a client had.
     pub(super) group_memory_bytes: Option<u64>,
     /// Its process and name, and its share in the time of that.
@@ -62,6 +66,8 @@ pub(super) struct Sample {
     /// The machine had no time left: the figures are of it and not of the program.
     pub(super) cpu_bound: bool,
     drops: u64,
+    /// What somebody did who wanted them to fail.
+    flood: Option<Deeds>,
     pub(super) figures: Vec<Told>,
     timeline: Vec<Row>,
 }
@@ -148,6 +154,11 @@ impl Sample {
             machine_cpu_s_per_gib: measured.busy_seconds * GIB / image / clients.len() as f64,
             seeder_memory_bytes: measured.server.memory,
             client_memory_bytes: clients.iter().map(|client| client.cost.memory).collect(),
+            seeder_most: measured.server.most,
+            client_most: (
+                clients.iter().map(|client| client.cost.most.0).max().unwrap_or(0),
+                clients.iter().map(|client| client.cost.most.1).max().unwrap_or(0),
+            ),
             group_memory_bytes,
             busiest_thread: busiest(measured),
             scheduler_share: scheduler(measured),
@@ -161,6 +172,7 @@ impl Sample {
             // Without a limit there is nothing else that could bind.
             cpu_bound: measured.busy > BUSY_MAX && plan.ideal_seconds().is_some(),
             drops: measured.drops,
+            flood: measured.flood,
             figures: Vec::new(),
             timeline: measured.timeline.iter().map(row).collect(),
         };
@@ -214,6 +226,7 @@ impl Sample {
         if self.figures.iter().all(|told| told.name != Measure::SeederCopies.to_string()) {
             parts.push(format!("{:.2} copies", self.seeder_copies));
         }
+        parts.extend(self.flood.map(|deeds| deeds.to_string()));
         parts.push(format!("busy {:.0} %{cpu_bound}", self.busy * 100.0));
         parts.join("; ")
     }
@@ -357,6 +370,7 @@ mod tests {
             drops: 0,
             congestion: "cubic".to_owned(),
             timeline: Vec::new(),
+            flood: None,
         };
         let which = Which { scenario: "equal", case: "N = 2", round: 0 };
         let sample = Sample::new(which, &plan, &measured);

@@ -1,6 +1,7 @@
 //! One run: a server, its clients, a clock, counters; then every byte is compared.
 
 use super::cgroup::MemoryGroup;
+use super::flood::{Deeds, Flood};
 use super::image::Image;
 use super::plan::{Event, Plan, Start, What};
 use super::process::{Machine, Process};
@@ -54,6 +55,7 @@ pub(super) struct Measured {
     pub(super) drops: u64,
     pub(super) congestion: String,
     pub(super) timeline: Vec<Moment>,
+    pub(super) flood: Option<Deeds>,
 }
 
 /// What was measured of a client.
@@ -81,6 +83,8 @@ pub(super) struct Cost {
     pub(super) cpu: f64,
     /// Bytes of resident memory at the peak.
     pub(super) memory: u64,
+    /// Threads and open files, sockets among them, at the peak.
+    pub(super) most: (u64, u64),
     /// The share of each thread in the process's time, the busiest first.
     pub(super) threads: Vec<(String, f64)>,
 }
@@ -114,6 +118,7 @@ pub(super) fn run(site: &Site<'_>) -> anyhow::Result<Measured> {
     let crew = site.plan.clients.iter().enumerate().map(|(index, _)| Member::make(site, index + 1));
     let crew = crew.collect::<anyhow::Result<Vec<_>>>().context("prepare the clients")?;
 
+    let flood = start_flood(site)?;
     // What the server has read to begin does not count.
     sum(&sources);
     let server_cpu = seeder.process.cpu();
@@ -138,6 +143,7 @@ pub(super) fn run(site: &Site<'_>) -> anyhow::Result<Measured> {
         drops: site.lan.drops()?,
         congestion: site.lan.congestion()?,
         timeline: watch.timeline,
+        flood: flood.map(Flood::end),
     };
     let mut crew = watch.crew;
     if site.plan.ends_well() {
@@ -154,11 +160,25 @@ pub(super) fn run(site: &Site<'_>) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
+/// Begins an attack on the server, if there is one; the clients come into it.
+fn start_flood(site: &Site<'_>) -> anyhow::Result<Option<Flood>> {
+    let Some(flooder) = site.plan.flooder else { return Ok(None) };
+    let metainfo = &site.image().metainfo;
+    let torrent = (metainfo.info_hash(), metainfo.piece_count());
+    let node = site.plan.machines() - 1;
+    let flood = Flood::start(&site.lan, node, flooder.attack, torrent)?;
+    thread::sleep(HEAD_START);
+    Ok(Some(flood))
+}
+
+/// How long the server is attacked before the first client begins.
+const HEAD_START: Duration = Duration::from_secs(3);
+
 fn cost_of(process: &mut Process, cpu_before: f64) -> Cost {
     process.look_at_memory();
     process.look_at_threads();
     let cpu = process.cpu() - cpu_before;
-    Cost { cpu, memory: process.memory_max, threads: process.shares() }
+    Cost { cpu, memory: process.memory_max, most: process.most, threads: process.shares() }
 }
 
 fn sum(media: &[Medium]) -> Option<Stats> {

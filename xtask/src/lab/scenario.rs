@@ -1,13 +1,15 @@
 //! The scenarios: what can differ between the machines of a room, and what must hold then.
 
 use super::figure::Measure::{
-    BusiestThread, ClientCpu, ClientMemory, GroupMemory, Makespan, Own, Rate, Scheduler,
-    SeederCopies, SeederCpu, SeederMemory, SourceReads, SourceSeeks, StartUp, TargetSeeks,
+    BusiestThread, ClientCpu, ClientFiles, ClientMemory, ClientThreads, GroupMemory, Makespan, Own,
+    Rate, Scheduler, SeederCopies, SeederCpu, SeederFiles, SeederMemory, SeederThreads,
+    SourceReads, SourceSeeks, StartUp, TargetSeeks,
 };
 use super::figure::Who::{All, First, Joined, Ours, Theirs};
 use super::figure::{Figure, Measure};
+use super::flood::Attack;
 use super::options::Options;
-use super::plan::{Disk, Event, Node, Plan, Start, What};
+use super::plan::{Disk, Event, Flooder, Node, Plan, Start, What};
 use super::program::Program;
 use lab::Rates;
 use lab::disk::{HardDisk, Model};
@@ -45,7 +47,7 @@ struct Size<'a> {
 }
 
 /// All of them, in the order in which they are run.
-pub(super) static SCENARIOS: [Scenario; 19] = [
+pub(super) static SCENARIOS: [Scenario; 20] = [
     Scenario { nodes: &[1, 2, 3, 4, 8, 16, 32], ..new("equal", "equal links", equal) },
     new(
         "joins",
@@ -86,6 +88,11 @@ pub(super) static SCENARIOS: [Scenario; 19] = [
         "all clients' links fall to a half, half way: 1.5 of the bound",
         slow_change,
     ),
+    Scenario {
+        size: 128 << 20,
+        piece_len: 512 << 10,
+        ..new("flood", "somebody with 0.1 of a link attacks all, in eight ways", flood)
+    },
 ];
 
 const fn new(
@@ -391,6 +398,33 @@ fn source_disk(size: &Size<'_>) -> Vec<Case> {
         Figure::plain(Makespan(All)),
     ];
     size.only(plan, figures)
+}
+
+/// With each attack in turn, beside the quiet run of the round. Memory, threads and files have bars
+/// that follow from the program's own limits: 64 connections to peers with two threads each, 256
+/// that are in their handshakes, 512 to the pages; and what a quiet run has.
+fn flood(size: &Size<'_>) -> Vec<Case> {
+    let name = |attack: Attack| format!("N = {}, {attack}", size.nodes);
+    let quiet = name(Attack::None);
+    let rates = Rates::both(size.rate(0.1));
+    let case = |&attack: &Attack| {
+        let plan = Plan { flooder: Some(Flooder { attack, rates }), ..size.plan() };
+        let mut figures = vec![Figure::plain(Makespan(All))];
+        if attack != Attack::None {
+            figures.push(Figure::most(Makespan(All), 1.10).over(&quiet));
+        }
+        figures.extend([
+            Figure::most(SeederMemory, 192.0),
+            Figure::most(ClientMemory, 256.0),
+            Figure::most(SeederThreads, 160.0),
+            Figure::most(ClientThreads, 160.0),
+            Figure::most(SeederFiles, 900.0),
+            Figure::most(ClientFiles, 400.0),
+            Figure::plain(SeederCopies),
+        ]);
+        Case::new(name(attack), plan, figures)
+    };
+    Attack::ALL.iter().map(case).collect()
 }
 
 #[cfg(test)]

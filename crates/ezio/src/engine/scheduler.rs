@@ -14,7 +14,7 @@ use super::{
 };
 use crate::store::Store;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -112,6 +112,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(150);
 
 /// Threads that look at pieces at the same time.
 const CHECKS_MAX: usize = 4;
+
+/// Dials at a time while all places are taken.
+const SQUEEZED_MAX: usize = 8;
+
+/// Addresses at one machine that are remembered: it may have some clients, and no thousand.
+const AT_MACHINE_MAX: usize = 32;
 
 /// A connection that ends sooner was a failed attempt: the peer has no use for us, nor we for it.
 const SHORT_LIVED: Duration = Duration::from_secs(10);
@@ -516,12 +522,21 @@ impl Scheduler {
             && self.connector.may_dial(addr)
         {
             let key = (torrent.id, addr);
-            if !self.addresses.contains_key(&key) && self.make_place() {
+            let known = self.addresses.contains_key(&key);
+            if !known && self.is_bearable(&key) && self.make_place() {
                 let idle = Address::Idle { again: Instant::now(), failures: 0 };
                 self.addresses.insert(key, idle);
                 self.dial_idle();
             }
         }
+    }
+
+    /// Whether not too many addresses at the same machine are remembered already.
+    fn is_bearable(&self, &(torrent, addr): &(TorrentId, SocketAddr)) -> bool {
+        let port = |port| (torrent, SocketAddr::new(addr.ip(), port));
+        let many = || self.addresses.range(port(0)..=port(u16::MAX)).count() >= AT_MACHINE_MAX;
+        // Tests and demonstrations have many nodes on one machine.
+        addr.ip().to_canonical().is_loopback() || !many()
     }
 
     /// Forgets the address that failed most if there are too many. Returns whether there is room.
@@ -546,6 +561,8 @@ impl Scheduler {
         let dialling = |address: &&Address| matches!(address, Address::Dialling { .. });
         let dialled = self.addresses.values().filter(dialling).count();
         let room = LINKS_MAX.saturating_sub(self.links.len() + dialled);
+        // Where somebody else has taken all places, there is still one for who has none.
+        let squeezed = SQUEEZED_MAX.saturating_sub(dialled);
         let mut due: Vec<_> = self
             .addresses
             .iter()
@@ -557,7 +574,13 @@ impl Scheduler {
             })
             .collect();
         due.sort_unstable();
-        for (failures, _, key) in due.into_iter().take(room) {
+        let squeeze = |key: &(TorrentId, SocketAddr)| self.one_of_many(key.1).is_some();
+        let fits = |number: usize, key: &(TorrentId, SocketAddr)| {
+            number < room || number < squeezed && squeeze(key)
+        };
+        let due = due.into_iter().enumerate().take_while(|(number, (.., key))| fits(*number, key));
+        let due: Vec<_> = due.map(|(_, due)| due).collect();
+        for (failures, _, key) in due {
             if let Some(carried) = self.torrents.get(&key.0) {
                 self.addresses.insert(key, Address::Dialling { failures });
                 self.connector.dial(key.1, Arc::clone(carried));
@@ -629,7 +652,7 @@ impl Scheduler {
             }
             return;
         }
-        if twin.is_none() && !self.make_place_for_link() {
+        if twin.is_none() && !self.make_place_for_link(addr) {
             return self.failed(addr);
         }
         let id = PeerId(self.next_peer);
@@ -652,21 +675,37 @@ impl Scheduler {
         self.shared.links.store(self.links.len(), Ordering::Relaxed);
         let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
         self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
+        self.handle(Event::From(id, machine_at(addr)));
     }
 
     /// Ends the connection that was idle longest if there are too many: it comes back if it is
-    /// needed. Returns whether there is room.
-    fn make_place_for_link(&self) -> bool {
-        let open = || self.links.values().filter(|link| !link.is_closed());
-        if open().count() < LINKS_MAX {
+    /// needed. If none is idle, a machine that has many gives one of them up for a machine that has
+    /// fewer. Returns whether there is room for somebody at `addr`.
+    fn make_place_for_link(&self, addr: SocketAddr) -> bool {
+        if self.open_links().count() < LINKS_MAX {
             return true;
         }
-        let idlest = open().min_by_key(|link| link.used());
+        let idlest = self.open_links().min_by_key(|link| link.used());
         let idle = idlest.filter(|link| link.used().elapsed() > IDLE_MIN);
-        if let Some(link) = idle {
+        let leaves = idle.or_else(|| self.one_of_many(addr));
+        if let Some(link) = leaves {
             link.close();
         }
-        idle.is_some()
+        leaves.is_some()
+    }
+
+    fn open_links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.values().filter(|link| !link.is_closed())
+    }
+
+    /// Of the machine with the most connections that one which was used the longest ago, if even
+    /// without it that machine has more than the one at `addr` has with another.
+    fn one_of_many(&self, addr: SocketAddr) -> Option<&Arc<Link>> {
+        let of = |machine| self.open_links().filter(move |link| machine_at(link.addr) == machine);
+        let machines = self.open_links().map(|link| machine_at(link.addr));
+        let (count, most) = machines.map(|machine| (of(machine).count(), machine)).max()?;
+        let own = of(machine_at(addr)).count();
+        of(most).filter(|_| count > own + 1).min_by_key(|link| link.used())
     }
 
     fn start_threads(&self, link: &Arc<Link>) -> std::io::Result<()> {
@@ -745,6 +784,16 @@ impl Scheduler {
 /// that the greater peer id made, as libtorrent has it.
 fn outlives(own: &[u8; 20], theirs: &[u8; 20], outgoing: bool) -> bool {
     outgoing == (own > theirs)
+}
+
+/// Which machine is at an address: a number that others do not have. There may be a whole network
+/// behind one address; it is served as one machine then, and has its own peers to ask.
+fn machine_at(addr: SocketAddr) -> u64 {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        // Folded: one half tells networks apart, the other machines. Above all of IPv4.
+        IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64 ^ ip.to_bits() as u64) | 1 << 63,
+    }
 }
 
 #[cfg(test)]

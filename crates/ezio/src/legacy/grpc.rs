@@ -3,6 +3,8 @@
 //! Nine calls are few enough to be told apart by hand. What a call does may wait for devices, so it
 //! is done on a thread for such work.
 
+mod guests;
+
 use super::messages::{
     AddRequest, AddResponse, Details, Empty, Everything, HashRequest, MESSAGE_LEN_MAX,
     RemoveResponse, UpdateRequest, UpdateStatus, VersionResponse,
@@ -21,11 +23,10 @@ use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use swarm::swarm::Caps;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::server::TcpIncoming;
 use tonic_prost::ProstCodec;
 
 /// How long to go on trying to listen: a daemon that was told to end may hold the port so long.
@@ -79,7 +80,7 @@ impl Server {
             .build()
             .context("start the gRPC service")?;
         let (stop, stopped) = oneshot::channel();
-        let calls = Calls { session, status_only };
+        let calls = Calls { session, status_only, adding: Arc::new(Semaphore::new(ADDED_MAX)) };
         let thread = thread::Builder::new()
             .name("grpc".to_owned())
             .spawn(move || {
@@ -109,11 +110,14 @@ async fn serve(listener: TcpListener, calls: Calls, stopped: oneshot::Receiver<(
         let _ = stopped.await;
         let _ = stopping.send(());
     };
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(WINDOW_LEN)
         .initial_connection_window_size(WINDOW_LEN)
-        .serve_with_incoming_shutdown(calls, incoming, signal);
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_max_header_list_size(HEADERS_LEN_MAX)
+        .http2_keepalive_interval(Some(ALIVE_PERIOD))
+        .http2_keepalive_timeout(Some(ALIVE_PERIOD))
+        .serve_with_incoming_shutdown(calls, guests::welcome(listener), signal);
     let deadline = async {
         let _ = tell.await;
         tokio::time::sleep(STOP_TIME_MAX).await;
@@ -124,6 +128,24 @@ async fn serve(listener: TcpListener, calls: Calls, stopped: oneshot::Receiver<(
     }
 }
 
+/// Calls at once on a connection.
+const CALLS_MAX: u32 = 32;
+
+/// Bytes of a call's headers.
+const HEADERS_LEN_MAX: u32 = 16 << 10;
+
+/// How often who is connected is asked for a sign of life, and how long that may take.
+const ALIVE_PERIOD: Duration = Duration::from_secs(20);
+
+/// Bytes of a request that carries no torrent: the hashes of 20 000.
+const REQUEST_LEN_MAX: usize = 1 << 20;
+
+/// Torrents that may be on their way to us at once, each of [`MESSAGE_LEN_MAX`] at the most.
+const ADDED_MAX: usize = 4;
+
+/// What sending one and looking at its device may take.
+const ADD_TIME_MAX: Duration = Duration::from_mins(5);
+
 /// Torrents of many megabytes come in one message: larger windows need fewer round trips.
 const WINDOW_LEN: u32 = 1 << 20;
 
@@ -132,6 +154,7 @@ const WINDOW_LEN: u32 = 1 << 20;
 struct Calls {
     session: Arc<Session>,
     status_only: bool,
+    adding: Arc<Semaphore>,
 }
 
 type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -146,16 +169,13 @@ impl tower_service::Service<http::Request<Body>> for Calls {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Calls { session, status_only } = self.clone();
-        Box::pin(async move { Ok(answer(session, status_only, request).await) })
+        let calls = self.clone();
+        Box::pin(async move { Ok(answer(calls, request).await) })
     }
 }
 
-async fn answer(
-    session: Arc<Session>,
-    status_only: bool,
-    request: http::Request<Body>,
-) -> http::Response<Body> {
+async fn answer(calls: Calls, request: http::Request<Body>) -> http::Response<Body> {
+    let Calls { session, status_only, adding } = calls;
     let path = request.uri().path().to_owned();
     match path.as_str() {
         "/ezio.EZIO/GetTorrentStatus" => unary(session, request, status).await,
@@ -166,7 +186,7 @@ async fn answer(
             Status::unimplemented("this EZIO was started for its torrents only").into_http()
         }
         "/ezio.EZIO/Shutdown" => unary(session, request, shutdown).await,
-        "/ezio.EZIO/AddTorrent" => unary(session, request, add).await,
+        "/ezio.EZIO/AddTorrent" => added(session, request, &adding).await,
         "/ezio.EZIO/PauseTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, true))).await,
         "/ezio.EZIO/ResumeTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, false))).await,
         "/ezio.Node/Remove" => unary(session, request, remove).await,
@@ -247,8 +267,36 @@ where
     M1: Message + Default + Send + 'static,
     M2: Message + Default + Send + 'static,
 {
+    unary_up_to(REQUEST_LEN_MAX, session, request, work).await
+}
+
+/// Takes a torrent, which may be large: few at a time, and none for ever.
+async fn added(
+    session: Arc<Session>,
+    request: http::Request<Body>,
+    adding: &Semaphore,
+) -> http::Response<Body> {
+    let work = async {
+        // The semaphore is never closed.
+        let _place = adding.acquire().await;
+        unary_up_to(MESSAGE_LEN_MAX, session, request, add).await
+    };
+    let late = |_| Status::deadline_exceeded("the torrent did not come in time").into_http();
+    tokio::time::timeout(ADD_TIME_MAX, work).await.unwrap_or_else(late)
+}
+
+async fn unary_up_to<M1, M2>(
+    len_max: usize,
+    session: Arc<Session>,
+    request: http::Request<Body>,
+    work: fn(&Session, M1) -> Result<M2, Status>,
+) -> http::Response<Body>
+where
+    M1: Message + Default + Send + 'static,
+    M2: Message + Default + Send + 'static,
+{
     tonic::server::Grpc::new(ProstCodec::<M2, M1>::default())
-        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_decoding_message_size(len_max)
         .max_encoding_message_size(MESSAGE_LEN_MAX)
         .unary(Unary { session, work }, request)
         .await

@@ -183,6 +183,50 @@ fn idle_connections_keep_nobody_out() {
     world.check_server();
 }
 
+/// A machine that takes more connections than there are places, under as many names, and wants
+/// something with each of them.
+#[test]
+fn a_machine_that_wants_all_places_keeps_nobody_out() {
+    let world = World::new(LEN);
+    let over = AtomicBool::new(false);
+    let leech = |name: u8| -> io::Result<Conn> {
+        let mut conn = Conn::dial_from([127, 0, 0, 2], world.port)?;
+        conn.greet(world.image.info_hash(), id(name), Skill::Fast)?;
+        conn.handshake()?;
+        conn.say(&Message::HaveNone)?;
+        conn.say(&Message::Interested)?;
+        Ok(conn)
+    };
+    let mut leeches: Vec<Conn> = (0..64).map(|name| leech(name).unwrap()).collect();
+    world.show();
+    thread::scope(|scope| {
+        let _end = OnEnd(&over);
+        scope.spawn(|| {
+            let request = Message::Request(Block { piece: 0, begin: 0, len: 16 << 10 });
+            while !over.load(Ordering::Relaxed) {
+                // It reads nothing, and comes again at once where it is sent away.
+                leeches.retain_mut(|conn| {
+                    let _ = conn.stream.set_write_timeout(Some(Duration::from_millis(1)));
+                    let sent = conn.say(&request);
+                    sent.is_ok_and(|()| !conn.has_ended())
+                });
+                let missing = leeches.len()..64;
+                leeches.extend(missing.filter_map(|name| leech(100 + name as u8).ok()));
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let mut client = world.deploy(0);
+        let begin = Instant::now();
+        client.result();
+        // Long before an idle connection would have had to give way.
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(client.code(crate::process::PATIENCE), Some(0));
+    });
+    world.check_target(0);
+    world.check_server();
+}
+
 /// What clients that prefer encryption try first: it is dropped at once, and they come back plain.
 #[test]
 fn encrypted_probes() {

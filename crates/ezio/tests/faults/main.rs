@@ -4,6 +4,7 @@
 //! Whatever the others do: every byte of a target is right, nobody hangs, nobody panics, and those
 //! who behave are served.
 
+mod clock;
 mod floods;
 mod image;
 mod leechers;

@@ -44,6 +44,14 @@ impl Conn {
         TcpStream::connect(("127.0.0.1", port)).map(Conn::new)
     }
 
+    /// Dials from another address of this machine, which has all of 127.0.0.0/8.
+    pub(crate) fn dial_from(from: [u8; 4], port: u16) -> io::Result<Conn> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+        socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+        Ok(Conn::new(socket.into()))
+    }
+
     /// Dials and exchanges handshakes.
     pub(crate) fn meet(port: u16, image: &Image, name: u8, skill: Skill) -> io::Result<Conn> {
         let mut conn = Conn::dial(port)?;
@@ -158,6 +166,14 @@ impl Conn {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether the other side has ended the connection, as far as is known.
+    pub(crate) fn has_ended(&self) -> bool {
+        let _ = self.stream.set_nonblocking(true);
+        let ended = matches!(self.stream.peek(&mut [0]), Ok(0));
+        let _ = self.stream.set_nonblocking(false);
+        ended
     }
 
     /// Ends the connection with a reset: what is on its way is lost.

@@ -35,11 +35,17 @@ pub(crate) struct Cost {
 impl Process {
     /// Starts `ezio` with `args` and JSON, talking to loopback only.
     pub(crate) fn start(args: &[&str]) -> Process {
+        Process::start_in(&[], args)
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_in(env: &[(&str, &str)], args: &[&str]) -> Process {
         // It must not survive a test that is killed.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_ezio")])
             .args(args)
             .args(["--json", "--peers", "127.0.0.0/8"])
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,7 +1,8 @@
 //! What must always be true. Broken, it is a bug here, not a peer's: the node stops.
 
-use super::Swarm;
-use super::torrent::{State, Torrent};
+use super::torrent::{Active, State, Torrent};
+use super::{PeerId, Swarm};
+use alloc::vec::Vec;
 
 impl Swarm {
     /// Recounts everything that is kept as a count, for simulators and tests: it looks at every
@@ -56,6 +57,7 @@ impl Swarm {
         assert_eq!(torrent.stored, stored, "stored pieces");
         assert_eq!(torrent.in_flight, in_flight, "pieces in flight of a torrent");
         for (&piece, active) in &torrent.active {
+            check_twice(piece, active);
             for lease in &active.leases {
                 assert!(torrent.peers.contains(&lease.peer), "a lease of a lost peer: {lease:?}");
                 assert!(
@@ -68,5 +70,19 @@ impl Swarm {
             }
         }
         bytes
+    }
+}
+
+/// What is asked for twice near the end is asked of two peers, and of no third: the wire is for what
+/// has not been asked for.
+fn check_twice(piece: u32, active: &Active) {
+    if active.leases.len() < 2 {
+        return;
+    }
+    for unit in (0..active.units.len()).filter(|&unit| !active.units.has(unit)) {
+        let peers = active.leases.iter().filter(|lease| lease.units.contains(&unit));
+        let peers: Vec<PeerId> = peers.map(|lease| lease.peer).collect();
+        let same = matches!(peers[..], [a, b] if a == b);
+        assert!(peers.len() <= 2 && !same, "unit {unit} of piece {piece} is asked of {peers:?}");
     }
 }

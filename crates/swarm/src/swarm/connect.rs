@@ -49,6 +49,35 @@ impl Swarm {
         self.dirty = true;
     }
 
+    pub(super) fn on_from(&mut self, id: PeerId, machine: u64) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.machine = Some(machine);
+        let Some(peer) = self.peers.get(&id) else { return };
+        let alone = self.connections_of(peer).is_none_or(|same| same.len() == 1);
+        // Only now it is known that it need not be shown anything of its own.
+        if let (false, Some(torrent)) = (alone, self.torrents.get_mut(&peer.torrent))
+            && let Some(injection) = &mut torrent.injection
+        {
+            injection.take_back(id);
+            self.dirty = true;
+        }
+        self.take_back_from_crowds();
+    }
+
+    /// Whoever had a source for himself, under many names, had much of it kept for him: now that
+    /// somebody else is here it is given to others.
+    fn take_back_from_crowds(&mut self) {
+        let crowds = self.crowds();
+        for (&id, peer) in &self.peers {
+            if crowds.iter().any(|crowd| crowd.has(peer))
+                && let Some(torrent) = self.torrents.get_mut(&peer.torrent)
+                && let Some(injection) = &mut torrent.injection
+            {
+                injection.take_back(id);
+            }
+        }
+    }
+
     /// Forgets a connection: what was asked of it is asked of others, what it was given is given
     /// to others.
     pub(super) fn forget(&mut self, id: PeerId) {

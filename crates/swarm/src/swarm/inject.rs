@@ -84,6 +84,16 @@ impl Injection {
         self.lose_where(|(to, _)| *to == peer);
     }
 
+    /// As if `peer` had been given nothing.
+    pub(crate) fn take_back(&mut self, peer: PeerId) {
+        for piece in self.out.iter().filter(|(_, (to, _))| *to == peer).map(|(piece, _)| piece) {
+            if let Some(tries) = self.tries.get_mut(piece) {
+                *tries = tries.saturating_sub(1);
+            }
+        }
+        self.lose_peer(peer);
+    }
+
     /// Everything granted before `then` and not seen since is lost.
     pub(crate) fn lose_older(&mut self, then: Time) {
         self.lose_where(|(_, at)| *at < then);

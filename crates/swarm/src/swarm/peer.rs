@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     pub(crate) torrent: TorrentId,
     /// Which program it is, the same on all its connections.
     pub(crate) node: u64,
+    /// Which machine it runs on, if that is known.
+    pub(crate) machine: Option<u64>,
     pub(crate) fast: bool,
     /// When it connected.
     pub(crate) since: Time,
@@ -104,6 +106,7 @@ impl Peer {
         Peer {
             torrent,
             node,
+            machine: None,
             fast,
             since: Time(0),
             metadata_id: None,

@@ -415,6 +415,109 @@ fn a_stranger_that_takes_a_block_in_seconds_keeps_its_turn() {
     assert!(actions.contains(&Action::Send(stranger, Message::Choke)), "{actions:?}");
 }
 
+/// Six connections of one machine under six names, and three machines with one each.
+#[test]
+fn many_connections_of_one_machine_take_the_turns_of_one() {
+    let config = Config { slots: 4, uplink: 10_000_000, ..Config::default() };
+    let mut node = Node::with(config, Start::Source, 64);
+    let mut grants = Vec::new();
+    for id in 1..=9 {
+        let peer = node.own(id, &[]);
+        node.on(Event::From(peer, u64::from(id.saturating_sub(6))));
+        grants.extend(named(&node.on(Event::Message(peer, Message::Interested))));
+    }
+    let mut got = [0; 4];
+    for _ in 0..40 {
+        let (peer, piece) = grants.remove(0);
+        got[peer.0.saturating_sub(6) as usize] += 1;
+        node.on(Event::Requested(peer, PIECE.into()));
+        grants.extend(named(&node.on(Event::Served(peer, PIECE.into()))));
+        grants.extend(named(&node.on(Event::Message(peer, Message::Have(piece)))));
+    }
+    // The first few, when nobody else was there; by its connections it were 27.
+    assert!(got[0] <= 10 && got[1..].iter().all(|&got| got >= 9), "{got:?}");
+}
+
+/// A source keeps what it shows a stranger for that stranger: hundreds of connections of one machine
+/// had half of an image kept, and never fetched it.
+#[test]
+fn many_strangers_of_one_machine_are_shown_what_one_is() {
+    let mut node = Node::new(Start::Source, 64);
+    for id in 1..=12 {
+        let peer = node.stranger(id, &[]);
+        node.on(Event::From(peer, 7));
+    }
+    let own = node.own(20, &[]);
+    node.on(Event::From(own, 8));
+    let mut got = Vec::new();
+    let mut grants = named(&node.on(Event::Message(own, Message::Interested)));
+    while let Some((_, piece)) = grants.pop() {
+        got.push(piece);
+        node.on(Event::Requested(own, PIECE.into()));
+        grants.extend(named(&node.on(Event::Served(own, PIECE.into()))));
+        grants.extend(named(&node.on(Event::Message(own, Message::Have(piece)))));
+    }
+    assert!(got.len() >= 64 - 4, "{} pieces are kept from it: {got:?}", 64 - got.len());
+}
+
+/// The same of our own nodes, which a source gives pieces by name, as long as nobody else is there.
+#[test]
+fn what_a_source_keeps_for_many_names_is_given_to_who_comes() {
+    let config = Config { slots: 8, uplink: 10_000_000, ..Config::default() };
+    let mut node = Node::with(config, Start::Source, 64);
+    for id in 1..=12 {
+        let peer = node.own(id, &[]);
+        node.on(Event::From(peer, 7));
+        node.on(Event::Message(peer, Message::Interested));
+        node.on(Event::Requested(peer, u64::from(PIECE)));
+    }
+    let own = node.own(20, &[]);
+    node.on(Event::From(own, 8));
+    let mut got = BTreeSet::new();
+    let mut grants = named(&node.on(Event::Message(own, Message::Interested)));
+    while let Some((peer, piece)) = grants.pop() {
+        if peer != own {
+            continue;
+        }
+        got.insert(piece);
+        node.on(Event::Requested(own, PIECE.into()));
+        grants.extend(named(&node.on(Event::Served(own, PIECE.into()))));
+        grants.extend(named(&node.on(Event::Message(own, Message::Have(piece)))));
+    }
+    assert_eq!(got.len(), 64, "{got:?}");
+}
+
+/// A machine that takes its turns and does not use them leaves the slots to others.
+#[test]
+fn many_connections_of_one_machine_keep_no_slot() {
+    let config = Config { slots: 4, uplink: 10_000_000, ..Config::default() };
+    let mut node = Node::with(config, Start::Empty, 64);
+    let all: Vec<u32> = (0..64).collect();
+    let source = node.own(100, &all);
+    for piece in 0..32 {
+        let actions = node.grant(source, PIECE, None);
+        node.receive(&actions);
+        node.on(Event::Verified(T, piece, true));
+        node.on(Event::Stored(T, piece));
+    }
+    let granted = |actions: &[Action], peer: PeerId| {
+        let allow = |action: &&Action| matches!(action, Action::Allow(to, _) if *to == peer);
+        actions.iter().filter(allow).count()
+    };
+    for id in 1..=6 {
+        let peer = node.own(id, &[]);
+        node.on(Event::From(peer, 7));
+        node.on(Event::Message(peer, Message::Interested));
+        node.on(Event::Requested(peer, UNIT.into()));
+    }
+    let others = [node.own(10, &[]), node.own(11, &[])];
+    for (machine, peer) in others.into_iter().enumerate() {
+        node.on(Event::From(peer, 10 + machine as u64));
+        let actions = node.on(Event::Message(peer, Message::Interested));
+        assert!(granted(&actions, peer) > 0, "{peer:?} waits for a machine that takes nothing");
+    }
+}
+
 #[test]
 fn slow_strangers_do_not_take_every_turn() {
     let mut node = Node::new(Start::Source, 64);
