@@ -1,10 +1,13 @@
 //! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
+mod display;
 mod from;
 mod machine;
 mod outcome;
 mod report;
 mod state;
+
+pub(crate) use from::served;
 
 use crate::device::Claim;
 use crate::engine::{Content, Job, Notice, TorrentStatus};
@@ -13,7 +16,7 @@ use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight;
 use crate::signatures::Leftovers;
 use crate::store::{Target, io_reason};
-use crate::ui::Ui;
+use crate::ui::{Progress, Ui};
 use crate::verify;
 use anyhow::ensure;
 use from::Order;
@@ -90,7 +93,7 @@ pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
             return Err(error);
         }
         let seconds = deploy.stay.as_secs();
-        ui.note(&format!("{error:#}; for {seconds} s the dashboard can order another try"));
+        ui.warn(&format!("{error:#}; for {seconds} s the dashboard can order another try"));
         if !reporter.wait_for_retry(deploy.stay, stop) {
             return Err(error);
         }
@@ -115,6 +118,7 @@ fn attempt(
     let tasks = found.orders.into_iter().map(|order| Task::prepare(order, deploy, ui));
     let mut tasks = tasks.collect::<anyhow::Result<Vec<Task>>>()?;
     let state = recall(deploy, &mut tasks, ui)?;
+    tasks.iter().for_each(|task| begin(deploy, task));
     if let Some(reporter) = &reporter {
         reporter.begin(&tasks);
     }
@@ -135,8 +139,10 @@ fn attempt(
         reporter.observe(Some(node.reader()));
     }
     let wish = Wish::default();
-    let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish };
+    let progress = Some(ui.parts(display::parts(&tasks)));
+    let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish, progress };
     let mut outcome = run.download();
+    run.progress = None;
     if outcome.is_ok() {
         run.tell_server(Step::Done);
         outcome = run.seed();
@@ -150,6 +156,18 @@ fn attempt(
     }
     run.node.stop();
     outcome
+}
+
+fn begin(deploy: &Deploy, task: &Task) {
+    tracing::info!(
+        from = %deploy.from,
+        device = %task.to.display(),
+        image = %name_of(&task.metainfo),
+        info_hash = %hex(&task.metainfo.info_hash()),
+        bytes = task.metainfo.layout().image_len(),
+        pieces_looked_at = task.check.len(),
+        "deployment begins"
+    );
 }
 
 /// One image on its way to its target.
@@ -214,7 +232,7 @@ fn recall(deploy: &Deploy, tasks: &mut [Task], ui: Ui) -> anyhow::Result<Option<
     }
     let old = file.as_ref().map_or(Ok(State::default()), StateFile::read);
     let old = old.unwrap_or_else(|why| {
-        ui.note(&why);
+        ui.warn(&why);
         State::default()
     });
     for task in tasks {
@@ -250,19 +268,23 @@ struct Run<'a> {
     reporter: Option<Reporter>,
     /// What of the server's wishes has been done.
     wish: Wish,
+    /// Shows how far the images are, until they are there.
+    progress: Option<Progress>,
 }
 
 impl Run<'_> {
     /// Waits until every image is on its medium.
     fn download(&mut self) -> anyhow::Result<()> {
-        let total = self.tasks.iter().map(|task| task.metainfo.layout().image_len()).sum();
-        let progress = self.ui.progress("deploy", total);
         let (mut errors, mut noted, mut pause) = (Vec::new(), Instant::now(), STATE_PERIOD);
         let mut stuck = Stuck::new();
         while self.tasks.iter().any(|task| task.end.is_none()) {
             let ended = match self.node.wait(PERIOD) {
                 Some(Message::Note(text)) => {
                     self.ui.note(&text);
+                    None
+                }
+                Some(Message::Warning(text)) => {
+                    self.ui.warn(&text);
                     None
                 }
                 Some(Message::Engine(notice)) => self.ended(notice),
@@ -274,6 +296,10 @@ impl Run<'_> {
                     Err(error) => {
                         let error = format!("{error:#}");
                         self.ui.failure(self.describe(index), &error);
+                        if self.tasks.len() > 1 {
+                            // The only one's failure is the end, and said there.
+                            tracing::error!("{error}");
+                        }
                         errors.push(error);
                         Some(End::Failed)
                     }
@@ -281,12 +307,13 @@ impl Run<'_> {
             }
             self.obey();
             let status = self.node.status();
-            let stored = status.iter().map(TorrentStatus::stored_bytes).sum::<u64>();
-            progress.done.store(stored.min(total), Ordering::Relaxed);
+            if let Some(progress) = &self.progress {
+                display::show(progress, &self.tasks, &status);
+            }
             if self.wish.paused {
                 stuck = Stuck::new();
             } else if let Some(why) = stuck.look(&status) {
-                self.ui.note(&why);
+                self.ui.warn(&why);
             }
             let stopped = self.stop.load(Ordering::Relaxed);
             if noted.elapsed() >= pause || stopped {
@@ -338,7 +365,7 @@ impl Run<'_> {
                 Err(format!("piece {piece}, which was written, is not what was written any more")),
             ),
             Notice::Wrong(_, piece, addr) => {
-                self.ui.note(&format!(
+                self.ui.warn(&format!(
                     "piece {piece} from {addr} was wrong: it was told, others are asked for it"
                 ));
                 return None;
@@ -376,10 +403,17 @@ impl Run<'_> {
         task.target.drop_cache();
         let begun = Instant::now();
         let len = task.metainfo.layout().image_len();
-        let progress = self.ui.progress("verify", len);
-        self.tell_server(Step::Verifying(Arc::clone(&progress.done), len));
+        let done = match &self.progress {
+            Some(progress) => {
+                progress.part(index).set("verifying", 0, len);
+                progress.part(index).counter()
+            }
+            None => Arc::default(),
+        };
+        tracing::info!(device = %task.to.display(), "reads everything again");
+        self.tell_server(Step::Verifying(Arc::clone(&done), len));
         let task = &mut self.tasks[index];
-        let bad = verify::bad_pieces(&task.metainfo, &*task.target, &progress.done, self.stop)?;
+        let bad = verify::bad_pieces(&task.metainfo, &*task.target, &done, self.stop)?;
         *task.outcome.reading.get_or_insert(0.0) += begun.elapsed().as_secs_f64();
         self.tell_server(Step::Downloading);
         let task = &mut self.tasks[index];
@@ -397,7 +431,7 @@ impl Run<'_> {
         if let (Err(error), false) = (task.target.expect_content(), bad.contains_key(&0)) {
             anyhow::bail!("{error}; the disk is broken");
         }
-        self.ui.note(&format!(
+        self.ui.warn(&format!(
             "{to} does not give back what was written to it; fetched and written once more:\n{list}"
         ));
         task.outcome.again = bad.into_keys().collect();
@@ -437,7 +471,7 @@ impl Run<'_> {
             }
         }
         if let Err(why) = file.write(state) {
-            self.ui.note(&format!("{why}; an interrupted run will begin anew"));
+            self.ui.warn(&format!("{why}; an interrupted run will begin anew"));
             self.state = None;
         }
     }
@@ -451,9 +485,11 @@ impl Run<'_> {
         let (started, mut sent_at, mut wanted_at) =
             (Instant::now(), Instant::now(), Instant::now());
         let mut sent = 0;
+        let mut giving = display::Giving::new(self.ui);
         while started.elapsed() < self.deploy.seed_for && !self.stop.load(Ordering::Relaxed) {
             match self.node.wait(PERIOD) {
                 Some(Message::Note(text)) => self.ui.note(&text),
+                Some(Message::Warning(text)) => self.ui.warn(&text),
                 Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
                     anyhow::bail!("piece {piece}, which was written, cannot be read again: {error}")
                 }
@@ -469,6 +505,7 @@ impl Run<'_> {
             }
             let status = self.node.status();
             let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
+            giving.show(&status);
             if total != sent {
                 (sent_at, sent) = (Instant::now(), total);
             }
@@ -537,6 +574,13 @@ fn tell(task: &Task, seconds: f64, json: serde_json::Value, ui: Ui) {
         task.to.display(),
         Bytes(len),
         name_of(&task.metainfo)
+    );
+    tracing::info!(
+        device = %task.to.display(),
+        image = %name_of(&task.metainfo),
+        bytes = len,
+        seconds,
+        "the image is on the medium, {how}"
     );
     ui.result(&text, json);
 }
