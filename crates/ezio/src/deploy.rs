@@ -6,11 +6,12 @@ mod machine;
 mod outcome;
 mod report;
 mod state;
+mod stuck;
 
 pub(crate) use from::served;
 
 use crate::device::Claim;
-use crate::engine::{Content, Job, Notice, TorrentStatus};
+use crate::engine::{Content, Job, Notice};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight;
@@ -29,6 +30,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use stuck::Stuck;
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::units::{Bytes, Rate};
 
@@ -75,9 +77,6 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// fetched again if this process is killed. It is never written for more than a part of the time.
 const STATE_PERIOD: Duration = Duration::from_millis(100);
 const STATE_SHARE: u32 = 50;
-
-/// Nothing has come for so long: people should know why.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Deploys; returns when the data is on the medium and others have been served for a while.
 ///
@@ -522,44 +521,6 @@ impl Run<'_> {
     }
 }
 
-/// Notices that nothing comes any more, and why.
-struct Stuck {
-    received: u64,
-    since: Instant,
-    /// When to say it again.
-    again: Duration,
-}
-
-impl Stuck {
-    fn new() -> Stuck {
-        Stuck { received: 0, since: Instant::now(), again: STUCK_AFTER }
-    }
-
-    fn look(&mut self, status: &[TorrentStatus]) -> Option<String> {
-        let received = status.iter().map(|t| t.received + u64::from(t.verified)).sum();
-        if received != self.received {
-            *self = Stuck { received, ..Stuck::new() };
-        }
-        let waiting = self.since.elapsed();
-        if waiting < self.again {
-            return None;
-        }
-        self.again = 2 * waiting;
-        let missing = status.iter().find(|torrent| torrent.stored < torrent.pieces)?;
-        let (peers, nowhere) = (missing.peers, missing.nowhere);
-        let why = if peers == 0 {
-            "no peer was found; does the server run, and do its address and ports 6881 to 6889 \
-             answer from here?"
-                .to_owned()
-        } else if nowhere > 0 {
-            format!("none of the {peers} peers has the last {nowhere} pieces that are missing")
-        } else {
-            format!("{peers} peers have what is missing, but send nothing")
-        };
-        Some(format!("nothing has come for {} s: {why}", waiting.as_secs()))
-    }
-}
-
 fn tell(task: &Task, seconds: f64, json: serde_json::Value, ui: Ui) {
     let len = task.metainfo.layout().image_len();
     // The rate is for people: a float's 53 bits are enough.
@@ -626,21 +587,5 @@ mod tests {
         for bad in ["", "0a", &"0g".repeat(20), &"0".repeat(41), &"+1".repeat(20)] {
             let _ = parse_info_hash(bad).unwrap_err();
         }
-    }
-
-    #[test]
-    fn what_keeps_a_deployment_waiting_is_said() {
-        let check = |peers, nowhere, words| {
-            let mut stuck = Stuck { again: Duration::ZERO, ..Stuck::new() };
-            let status =
-                TorrentStatus { pieces: 9, stored: 2, peers, nowhere, ..Default::default() };
-            let said = stuck.look(std::slice::from_ref(&status)).expect("it has waited");
-            assert!(said.contains(words), "{said}");
-            let moving = TorrentStatus { received: 1, ..status };
-            assert_eq!(stuck.look(&[moving]), None);
-        };
-        check(0, 7, "no peer was found");
-        check(3, 7, "none of the 3 peers has the last 7 pieces");
-        check(3, 0, "send nothing");
     }
 }
