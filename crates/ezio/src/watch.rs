@@ -1,7 +1,7 @@
 //! `ezio watch`: the machines of a server, or the torrents of a daemon, live in the terminal.
 //!
-//! A thread asks ([`source`]) and never draws; this one draws and never waits for the network. What is
-//! shown is decided by [`room`] and [`view`], which know no terminal, and for a daemon by the view that
+//! A thread asks (`source`) and never draws; this one draws and never waits for the network. What is
+//! shown is decided by `room` and `view`, which know no terminal, and for a daemon by the view that
 //! `ezio_ui.py` has. Without a terminal the same news are lines, with `--json` objects. It changes
 //! nothing on the server.
 
