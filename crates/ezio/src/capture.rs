@@ -14,7 +14,7 @@ pub mod torrent_info;
 use crate::hashing::{Hashing, Tee};
 use crate::inspect::hex;
 use crate::sha1::Digest;
-use crate::store::{DirStore, Store, StoreError, io_reason};
+use crate::store::{DirStore, Store, StoreError, io_reason, open_reason};
 use crate::ui::Ui;
 use anyhow::{Context as _, bail, ensure};
 use image_dir::ImageDir;
@@ -186,7 +186,7 @@ const TORRENT_INFO_LEN_MAX: u64 = 1 << 30;
 impl Source {
     fn of(path: &Path) -> anyhow::Result<Source> {
         let shown = path.display();
-        let fail = |e: &std::io::Error| anyhow::anyhow!("open {shown}: {}", io_reason(e));
+        let fail = |e: &std::io::Error| anyhow::anyhow!("open {shown}: {}", open_reason(path, e));
         let metadata = std::fs::metadata(path).map_err(|e| fail(&e))?;
         if metadata.is_dir() {
             return Ok(Source::ImageDir);
@@ -243,7 +243,12 @@ fn output_beside(path: &Path) -> anyhow::Result<tempfile::NamedTempFile> {
         // The umask takes away from this what the user wants.
         .permissions(std::fs::Permissions::from_mode(0o666))
         .tempfile_in(dir)
-        .map_err(|e| anyhow::anyhow!("write {shown}: {}", io_reason(&e)))
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                anyhow::anyhow!("write {shown}: its directory is not there; make it first")
+            }
+            _ => anyhow::anyhow!("write {shown}: {}", open_reason(dir, &e)),
+        })
 }
 
 fn from_image_dir(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Image> {

@@ -6,10 +6,11 @@ use crate::capture::{self, Capture};
 use crate::control::interfaces::{self, Interface};
 use crate::demo::{self, Demo};
 use crate::deploy::{self, Deploy};
+use crate::logs::{self, Level, LogArgs};
 use crate::node::{BUDGET, NodeOptions};
 use crate::serve::{self, Hooks, Serve};
 use crate::ui::Ui;
-use crate::{clear, inspect, legacy, preflight, simulate, verify};
+use crate::{clear, doctor, inspect, legacy, preflight, simulate, verify, watch};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use sim::predict::Scenario;
 use std::net::SocketAddr;
@@ -48,6 +49,10 @@ enum Command {
     Clear(ClearArgs),
     /// Show what is in a torrent
     Inspect(InspectArgs),
+    /// Watch a server's machines, or a daemon's torrents, live in the terminal
+    Watch(WatchCommand),
+    /// Look for what would go wrong on this machine, and say what to do
+    Doctor(DoctorCommand),
     /// Show the whole loop on this machine, with files as disks: no root, no preparation
     Demo(DemoArgs),
     /// Predict how long a deployment takes
@@ -160,6 +165,9 @@ struct ServeArgs {
     node: NodeArgs,
 
     #[command(flatten)]
+    log: LogArgs,
+
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -217,6 +225,9 @@ struct DeployArgs {
 
     #[command(flatten)]
     node: NodeArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
 
     #[command(flatten)]
     common: CommonArgs,
@@ -340,6 +351,24 @@ struct SimArgs {
 }
 
 #[derive(Debug, Args)]
+struct DoctorCommand {
+    #[command(flatten)]
+    doctor: doctor::DoctorArgs,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct WatchCommand {
+    #[command(flatten)]
+    watch: watch::WatchArgs,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 struct CommonArgs {
     /// Print one JSON object a line: progress, notes, the result
     #[arg(long)]
@@ -377,11 +406,15 @@ pub fn main() -> ExitCode {
     let (ui, outcome) = match command {
         Command::Serve(args) => {
             let ui = args.common.ui();
-            (ui, interruptible(|stop| serve::run(&args.into(), ui, stop).map(|()| true)))
+            let log = args.log.clone();
+            let run = |stop: &AtomicBool| serve::run(&args.into(), ui, stop).map(|()| true);
+            (ui, logged("serve", &log, ui, || interruptible(run)))
         }
         Command::Deploy(args) => {
             let ui = args.common.ui();
-            (ui, interruptible(|stop| deploy::run(&args.into(), ui, stop).map(|()| true)))
+            let log = args.log.clone();
+            let run = |stop: &AtomicBool| deploy::run(&args.into(), ui, stop).map(|()| true);
+            (ui, logged("deploy", &log, ui, || interruptible(run)))
         }
         Command::Capture(args) => {
             let ui = args.common.ui();
@@ -401,6 +434,14 @@ pub fn main() -> ExitCode {
             let ui = args.common.ui();
             (ui, inspect::run(&args.torrent, ui).map(|()| true))
         }
+        Command::Watch(args) => {
+            let ui = args.common.ui();
+            (ui, watch::run(&args.watch, ui).map(|()| true))
+        }
+        Command::Doctor(args) => {
+            let ui = args.common.ui();
+            (ui, interruptible(|stop| doctor::run(&args.doctor, ui, stop)))
+        }
         Command::Demo(args) => {
             let (ui, demo) = (args.common.ui(), args.into());
             (ui, interruptible(|stop| demo::run(&demo, ui, stop)))
@@ -410,14 +451,36 @@ pub fn main() -> ExitCode {
             (ui, simulate::run(&args.into(), &clients, ui).map(|()| true))
         }
     };
-    match outcome {
+    let code = match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             ui.error(&error);
             ExitCode::FAILURE
         }
-    }
+    };
+    logs::flush();
+    code
+}
+
+/// Runs `work` with a log, as much of it as is shown.
+fn logged<T>(
+    command: &'static str,
+    log: &LogArgs,
+    ui: Ui,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let unsaid = match (ui.quiet, ui.verbose) {
+        (true, _) => Level::Error,
+        (false, true) => Level::Debug,
+        (false, false) => Level::Info,
+    };
+    logs::start(log, unsaid)?;
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    tracing::info!(command, version, pid, "ezio begins");
+    let outcome = work();
+    tracing::info!(command, pid, done = outcome.is_ok(), "ezio ends");
+    outcome
 }
 
 /// Runs `work` with a flag that Ctrl-C and SIGTERM set, so that it can clean up. A second signal

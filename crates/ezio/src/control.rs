@@ -13,9 +13,10 @@ pub mod interfaces;
 pub mod lsd;
 mod reports;
 
+pub(crate) use client::{Followed, Refused, follow};
 pub use client::{fetch, fetch_until, post, tell};
-pub use fleet::Ended;
-pub use http::HttpConfig;
+pub use fleet::{Ended, Turn};
+pub use http::{HttpConfig, Looked};
 pub use reports::ReportConfig;
 
 use anyhow::Context as _;
@@ -113,6 +114,8 @@ pub enum Event {
     },
     /// Something people should read, once.
     Note(String),
+    /// The same, and it keeps something from working.
+    Warning(String),
 }
 
 /// How a peer was found.
@@ -144,7 +147,7 @@ impl Control {
     ///
     /// # Errors
     /// If an address of the HTTP server cannot be listened on, or the thread not be started. That
-    /// the local network cannot be searched is a [`Event::Note`].
+    /// the local network cannot be searched is a [`Event::Warning`].
     pub fn start(
         config: ControlConfig,
         events: impl Fn(Event) + Send + Sync + 'static,
@@ -276,6 +279,10 @@ impl Context {
 
     fn note(&self, text: String) {
         (self.events)(Event::Note(text));
+    }
+
+    fn warn(&self, text: String) {
+        (self.events)(Event::Warning(text));
     }
 
     fn now(&self) -> Time {

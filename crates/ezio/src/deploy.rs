@@ -1,19 +1,23 @@
 //! `ezio deploy`: the images of torrents onto this machine's devices, into files or directories.
 
+mod display;
 mod from;
 mod machine;
 mod outcome;
 mod report;
 mod state;
+mod stuck;
+
+pub(crate) use from::served;
 
 use crate::device::Claim;
-use crate::engine::{Content, Job, Notice, TorrentStatus};
+use crate::engine::{Content, Job, Notice};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight;
 use crate::signatures::Leftovers;
 use crate::store::{Target, io_reason};
-use crate::ui::Ui;
+use crate::ui::{Progress, Ui};
 use crate::verify;
 use anyhow::ensure;
 use from::Order;
@@ -26,6 +30,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use stuck::Stuck;
 use swarm::metainfo::{Digest, Metainfo};
 use swarm::units::{Bytes, Rate};
 
@@ -73,9 +78,6 @@ const PERIOD: Duration = Duration::from_millis(100);
 const STATE_PERIOD: Duration = Duration::from_millis(100);
 const STATE_SHARE: u32 = 50;
 
-/// Nothing has come for so long: people should know why.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
-
 /// Deploys; returns when the data is on the medium and others have been served for a while.
 ///
 /// # Errors
@@ -90,7 +92,7 @@ pub fn run(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
             return Err(error);
         }
         let seconds = deploy.stay.as_secs();
-        ui.note(&format!("{error:#}; for {seconds} s the dashboard can order another try"));
+        ui.warn(&format!("{error:#}; for {seconds} s the dashboard can order another try"));
         if !reporter.wait_for_retry(deploy.stay, stop) {
             return Err(error);
         }
@@ -115,6 +117,7 @@ fn attempt(
     let tasks = found.orders.into_iter().map(|order| Task::prepare(order, deploy, ui));
     let mut tasks = tasks.collect::<anyhow::Result<Vec<Task>>>()?;
     let state = recall(deploy, &mut tasks, ui)?;
+    tasks.iter().for_each(|task| begin(deploy, task));
     if let Some(reporter) = &reporter {
         reporter.begin(&tasks);
     }
@@ -135,8 +138,10 @@ fn attempt(
         reporter.observe(Some(node.reader()));
     }
     let wish = Wish::default();
-    let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish };
+    let progress = Some(ui.parts(display::parts(&tasks)));
+    let mut run = Run { deploy, node, tasks, state, started, ui, stop, reporter, wish, progress };
     let mut outcome = run.download();
+    run.progress = None;
     if outcome.is_ok() {
         run.tell_server(Step::Done);
         outcome = run.seed();
@@ -150,6 +155,18 @@ fn attempt(
     }
     run.node.stop();
     outcome
+}
+
+fn begin(deploy: &Deploy, task: &Task) {
+    tracing::info!(
+        from = %deploy.from,
+        device = %task.to.display(),
+        image = %name_of(&task.metainfo),
+        info_hash = %hex(&task.metainfo.info_hash()),
+        bytes = task.metainfo.layout().image_len(),
+        pieces_looked_at = task.check.len(),
+        "deployment begins"
+    );
 }
 
 /// One image on its way to its target.
@@ -214,7 +231,7 @@ fn recall(deploy: &Deploy, tasks: &mut [Task], ui: Ui) -> anyhow::Result<Option<
     }
     let old = file.as_ref().map_or(Ok(State::default()), StateFile::read);
     let old = old.unwrap_or_else(|why| {
-        ui.note(&why);
+        ui.warn(&why);
         State::default()
     });
     for task in tasks {
@@ -250,19 +267,23 @@ struct Run<'a> {
     reporter: Option<Reporter>,
     /// What of the server's wishes has been done.
     wish: Wish,
+    /// Shows how far the images are, until they are there.
+    progress: Option<Progress>,
 }
 
 impl Run<'_> {
     /// Waits until every image is on its medium.
     fn download(&mut self) -> anyhow::Result<()> {
-        let total = self.tasks.iter().map(|task| task.metainfo.layout().image_len()).sum();
-        let progress = self.ui.progress("deploy", total);
         let (mut errors, mut noted, mut pause) = (Vec::new(), Instant::now(), STATE_PERIOD);
         let mut stuck = Stuck::new();
         while self.tasks.iter().any(|task| task.end.is_none()) {
             let ended = match self.node.wait(PERIOD) {
                 Some(Message::Note(text)) => {
                     self.ui.note(&text);
+                    None
+                }
+                Some(Message::Warning(text)) => {
+                    self.ui.warn(&text);
                     None
                 }
                 Some(Message::Engine(notice)) => self.ended(notice),
@@ -274,6 +295,10 @@ impl Run<'_> {
                     Err(error) => {
                         let error = format!("{error:#}");
                         self.ui.failure(self.describe(index), &error);
+                        if self.tasks.len() > 1 {
+                            // The only one's failure is the end, and said there.
+                            tracing::error!("{error}");
+                        }
                         errors.push(error);
                         Some(End::Failed)
                     }
@@ -281,12 +306,13 @@ impl Run<'_> {
             }
             self.obey();
             let status = self.node.status();
-            let stored = status.iter().map(TorrentStatus::stored_bytes).sum::<u64>();
-            progress.done.store(stored.min(total), Ordering::Relaxed);
+            if let Some(progress) = &self.progress {
+                display::show(progress, &self.tasks, &status);
+            }
             if self.wish.paused {
                 stuck = Stuck::new();
             } else if let Some(why) = stuck.look(&status) {
-                self.ui.note(&why);
+                self.ui.warn(&why);
             }
             let stopped = self.stop.load(Ordering::Relaxed);
             if noted.elapsed() >= pause || stopped {
@@ -338,7 +364,7 @@ impl Run<'_> {
                 Err(format!("piece {piece}, which was written, is not what was written any more")),
             ),
             Notice::Wrong(_, piece, addr) => {
-                self.ui.note(&format!(
+                self.ui.warn(&format!(
                     "piece {piece} from {addr} was wrong: it was told, others are asked for it"
                 ));
                 return None;
@@ -376,10 +402,17 @@ impl Run<'_> {
         task.target.drop_cache();
         let begun = Instant::now();
         let len = task.metainfo.layout().image_len();
-        let progress = self.ui.progress("verify", len);
-        self.tell_server(Step::Verifying(Arc::clone(&progress.done), len));
+        let done = match &self.progress {
+            Some(progress) => {
+                progress.part(index).set("verifying", 0, len);
+                progress.part(index).counter()
+            }
+            None => Arc::default(),
+        };
+        tracing::info!(device = %task.to.display(), "reads everything again");
+        self.tell_server(Step::Verifying(Arc::clone(&done), len));
         let task = &mut self.tasks[index];
-        let bad = verify::bad_pieces(&task.metainfo, &*task.target, &progress.done, self.stop)?;
+        let bad = verify::bad_pieces(&task.metainfo, &*task.target, &done, self.stop)?;
         *task.outcome.reading.get_or_insert(0.0) += begun.elapsed().as_secs_f64();
         self.tell_server(Step::Downloading);
         let task = &mut self.tasks[index];
@@ -397,7 +430,7 @@ impl Run<'_> {
         if let (Err(error), false) = (task.target.expect_content(), bad.contains_key(&0)) {
             anyhow::bail!("{error}; the disk is broken");
         }
-        self.ui.note(&format!(
+        self.ui.warn(&format!(
             "{to} does not give back what was written to it; fetched and written once more:\n{list}"
         ));
         task.outcome.again = bad.into_keys().collect();
@@ -437,7 +470,7 @@ impl Run<'_> {
             }
         }
         if let Err(why) = file.write(state) {
-            self.ui.note(&format!("{why}; an interrupted run will begin anew"));
+            self.ui.warn(&format!("{why}; an interrupted run will begin anew"));
             self.state = None;
         }
     }
@@ -451,9 +484,11 @@ impl Run<'_> {
         let (started, mut sent_at, mut wanted_at) =
             (Instant::now(), Instant::now(), Instant::now());
         let mut sent = 0;
+        let mut giving = display::Giving::new(self.ui);
         while started.elapsed() < self.deploy.seed_for && !self.stop.load(Ordering::Relaxed) {
             match self.node.wait(PERIOD) {
                 Some(Message::Note(text)) => self.ui.note(&text),
+                Some(Message::Warning(text)) => self.ui.warn(&text),
                 Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
                     anyhow::bail!("piece {piece}, which was written, cannot be read again: {error}")
                 }
@@ -469,6 +504,7 @@ impl Run<'_> {
             }
             let status = self.node.status();
             let total: u64 = status.iter().map(|torrent| torrent.sent).sum();
+            giving.show(&status);
             if total != sent {
                 (sent_at, sent) = (Instant::now(), total);
             }
@@ -482,44 +518,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Notices that nothing comes any more, and why.
-struct Stuck {
-    received: u64,
-    since: Instant,
-    /// When to say it again.
-    again: Duration,
-}
-
-impl Stuck {
-    fn new() -> Stuck {
-        Stuck { received: 0, since: Instant::now(), again: STUCK_AFTER }
-    }
-
-    fn look(&mut self, status: &[TorrentStatus]) -> Option<String> {
-        let received = status.iter().map(|t| t.received + u64::from(t.verified)).sum();
-        if received != self.received {
-            *self = Stuck { received, ..Stuck::new() };
-        }
-        let waiting = self.since.elapsed();
-        if waiting < self.again {
-            return None;
-        }
-        self.again = 2 * waiting;
-        let missing = status.iter().find(|torrent| torrent.stored < torrent.pieces)?;
-        let (peers, nowhere) = (missing.peers, missing.nowhere);
-        let why = if peers == 0 {
-            "no peer was found; does the server run, and do its address and ports 6881 to 6889 \
-             answer from here?"
-                .to_owned()
-        } else if nowhere > 0 {
-            format!("none of the {peers} peers has the last {nowhere} pieces that are missing")
-        } else {
-            format!("{peers} peers have what is missing, but send nothing")
-        };
-        Some(format!("nothing has come for {} s: {why}", waiting.as_secs()))
     }
 }
 
@@ -537,6 +535,13 @@ fn tell(task: &Task, seconds: f64, json: serde_json::Value, ui: Ui) {
         task.to.display(),
         Bytes(len),
         name_of(&task.metainfo)
+    );
+    tracing::info!(
+        device = %task.to.display(),
+        image = %name_of(&task.metainfo),
+        bytes = len,
+        seconds,
+        "the image is on the medium, {how}"
     );
     ui.result(&text, json);
 }
@@ -582,21 +587,5 @@ mod tests {
         for bad in ["", "0a", &"0g".repeat(20), &"0".repeat(41), &"+1".repeat(20)] {
             let _ = parse_info_hash(bad).unwrap_err();
         }
-    }
-
-    #[test]
-    fn what_keeps_a_deployment_waiting_is_said() {
-        let check = |peers, nowhere, words| {
-            let mut stuck = Stuck { again: Duration::ZERO, ..Stuck::new() };
-            let status =
-                TorrentStatus { pieces: 9, stored: 2, peers, nowhere, ..Default::default() };
-            let said = stuck.look(std::slice::from_ref(&status)).expect("it has waited");
-            assert!(said.contains(words), "{said}");
-            let moving = TorrentStatus { received: 1, ..status };
-            assert_eq!(stuck.look(&[moving]), None);
-        };
-        check(0, 7, "no peer was found");
-        check(3, 7, "none of the 3 peers has the last 7 pieces");
-        check(3, 0, "send nothing");
     }
 }

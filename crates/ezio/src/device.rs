@@ -82,7 +82,7 @@ pub struct Partition {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// There is no such path.
-    #[error("open {}: no such file or device", .0.display())]
+    #[error("open {}: no such file or device{}", .0.display(), advice_on_names(.0))]
     Missing(PathBuf),
     /// The caller lacks the right.
     #[error("open {}: permission denied, {}", .0.display(), advice_on_rights())]
@@ -380,12 +380,16 @@ fn os_reason(source: &io::Error) -> String {
     }
 }
 
-fn advice_on_rights() -> &'static str {
+pub(crate) fn advice_on_rights() -> &'static str {
     if rustix::process::geteuid().is_root() {
         "even to root (a container or a security module forbids it)"
     } else {
         "run as root"
     }
+}
+
+fn advice_on_names(path: &Path) -> &'static str {
+    if path.starts_with("/dev") { "; `lsblk` lists the disks of this machine" } else { "" }
 }
 
 fn in_use(uses: &[Use]) -> String {

@@ -305,7 +305,7 @@ fn window_len() -> u64 {
 
 /// Bytes that can be used without pushing anything out: what the machine has, or what the control
 /// group leaves, whichever is less. `None` if `/proc` does not tell.
-fn memory_available() -> Option<u64> {
+pub(crate) fn memory_available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let machine = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)?;

@@ -13,11 +13,10 @@ mod log;
 pub mod messages;
 mod options;
 mod policy;
-mod screen;
 mod session;
 mod signals;
 mod v1;
-mod view;
+pub(crate) mod view;
 
 pub use client::Client;
 
@@ -84,5 +83,7 @@ As the daemon of EZIO 2.x, with anything else, also with nothing:
   --cache-size MB         memory for pieces: from 128 to 512 is used
   --aio-threads N         accepted
   --slow-start, --slow-start-period S  accepted
+  --log FILE, --log-format text|json|journald, --log-level LEVEL
+                          the log; without them as spdlog, on the standard output
   -v, --version           print the version
 ";

@@ -383,7 +383,7 @@ fn announce(
     let control = Control::start(config, move |event| {
         let input = match event {
             control::Event::Found { addr, .. } => Input::Found(addr),
-            control::Event::Note(text) => Input::Note(text),
+            control::Event::Note(text) | control::Event::Warning(text) => Input::Note(text),
         };
         // The control thread never waits. What gets lost is found again.
         let _ = inputs.try_send(input);

@@ -49,6 +49,8 @@ pub enum Message {
     Engine(Notice),
     /// The control thread's, for people.
     Note(String),
+    /// The same, and it keeps something from working.
+    Warning(String),
 }
 
 impl Node {
@@ -78,6 +80,7 @@ impl Node {
         let control = Control::start(config, move |event| match event {
             control::Event::Found { info_hash, addr, from: _ } => finder.found(info_hash, addr),
             control::Event::Note(text) => drop(sender.send(Message::Note(text))),
+            control::Event::Warning(text) => drop(sender.send(Message::Warning(text))),
         })?;
         Ok(Node { engine, control, notices, carried: Vec::new() })
     }
@@ -249,7 +252,11 @@ pub(crate) fn on_a_port<T>(
         start(&addrs.collect::<Vec<_>>())
     };
     if let Some(port) = options.port {
-        return start(port);
+        return start(port).map_err(|error| {
+            anyhow::anyhow!(
+                "{error:#}; end who has it (`ss -ltnp | grep :{port}`), or give another --port, or none"
+            )
+        });
     }
     let mut last = None;
     for port in PORTS {
@@ -259,7 +266,7 @@ pub(crate) fn on_a_port<T>(
         }
     }
     match last {
-        Some(error) => Err(error).context("none of the ports 6881 to 6889 is free; see --port"),
+        Some(error) => Err(error).context("none of the ports 6881 to 6889 is free (`ss -ltnp` shows who has them); give another with --port"),
         None => bail!("there is no port to listen on"),
     }
 }

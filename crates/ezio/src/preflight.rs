@@ -183,7 +183,14 @@ fn make_file(path: &Path, len: u64) -> anyhow::Result<bool> {
     match made.and_then(|file| file.set_len(len)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => bail!("make {shown}, {} long: {}", Bytes(len), io_reason(&error)),
+        Err(error) => {
+            let (len, why) = (Bytes(len), io_reason(&error));
+            let what = match error.kind() {
+                io::ErrorKind::NotFound => "; make its directory first",
+                _ => "",
+            };
+            bail!("make {shown}, {len} long: {why}{what}")
+        }
     }
 }
 

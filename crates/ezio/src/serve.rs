@@ -1,18 +1,21 @@
 //! `ezio serve`: one machine's image for many.
 
 mod hooks;
+mod room;
 
 pub use hooks::Hooks;
+pub(crate) use room::describe as describe_room;
 
 use crate::capture::{self, Capture};
-use crate::control::{HttpConfig, interfaces};
+use crate::control::{Ended, HttpConfig, interfaces};
 use crate::device::{self, Claim, Purpose, Use};
 use crate::engine::{Content, Job, Notice, TorrentStatus};
 use crate::inspect::{self, hex};
 use crate::node::{Message, Node, NodeOptions, NodeReader, name_of};
 use crate::store;
-use crate::ui::Ui;
+use crate::ui::{Live, Ui};
 use anyhow::{Context as _, bail, ensure};
+use room::Room;
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -49,9 +52,6 @@ pub struct Serve {
 /// How long the main thread sleeps between looks at the stop flag and the status.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// How often a line about the traffic is printed while there is any.
-const LINE_PERIOD: Duration = Duration::from_secs(5);
-
 /// Serves until `stop` is set.
 ///
 /// # Errors
@@ -79,11 +79,18 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     // The pages ask the engine, which is started after their server is configured.
     let status: Arc<OnceLock<NodeReader>> = Arc::default();
     let asked = Arc::clone(&status);
+    let room = Arc::new(Room::default());
+    let (ending, looking) = (Arc::clone(&room), Arc::clone(&room));
+    let hooks = serve.hooks.clone().start(ui)?;
     let http = HttpConfig {
         token: token.clone(),
         private: serve.private,
         names: serve.names.clone(),
-        ended: Arc::new(serve.hooks.clone().start(ui)?),
+        ended: Arc::new(move |ended: Ended| {
+            ending.ended(&ended);
+            hooks(ended);
+        }),
+        looked: Arc::new(move |summary, turns| looking.looked(summary, turns)),
         status: Arc::new(move || {
             asked.get().map_or_else(|| json!({}), |node| describe(&node.status()))
         }),
@@ -100,7 +107,7 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     // Whoever reads the first line and is quick must find all of them.
     torrents.iter().for_each(|metainfo| announce_to_people(&node, serve, metainfo, &token, ui));
     tell_of_dashboard(&node, serve, &token, ui);
-    watch(&node, ui, stop);
+    watch(&node, &room, ui, stop);
     node.stop();
     Ok(())
 }
@@ -169,6 +176,15 @@ fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, token: &s
         metainfo.piece_count(),
         lines.join("\n  ")
     );
+    tracing::info!(
+        image = %name,
+        info_hash = %hex(&metainfo.info_hash()),
+        bytes = metainfo.layout().image_len(),
+        pieces = metainfo.piece_count(),
+        port = node.port(),
+        http_port = port,
+        "serving"
+    );
     let json = json!({
         "name": name,
         "info_hash": hex(&metainfo.info_hash()),
@@ -210,7 +226,11 @@ fn new_token() -> anyhow::Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn read_token(path: &Path) -> anyhow::Result<String> {
+/// The token in a file.
+///
+/// # Errors
+/// If it cannot be read, or is none.
+pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|e| anyhow::anyhow!("read the token in {shown}: {}", store::io_reason(&e)))?;
@@ -236,35 +256,57 @@ fn addresses(serve: &Serve) -> Vec<std::net::IpAddr> {
 }
 
 /// Tells what happens until it is time to stop.
-fn watch(node: &Node, ui: Ui, stop: &AtomicBool) {
-    let (mut printed, mut sent) = (Instant::now(), 0);
+fn watch(node: &Node, room: &Room, ui: Ui, stop: &AtomicBool) {
+    let (mut live, mut measured, mut sent) = (ui.live("serve"), Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
-        match node.wait(PERIOD) {
-            Some(Message::Note(text)) => ui.note(&text),
-            Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
-                ui.note(&format!("piece {piece} cannot be served: {error}"));
-            }
-            Some(Message::Engine(Notice::Rotten(info_hash, piece))) => {
-                let hash = hex(&info_hash);
-                ui.note(&format!(
-                    "piece {piece} of {hash} is not what it was: its source rots, or somebody writes \
-                     to it; nobody gets that piece from here any more"
-                ));
-            }
-            _ => {}
-        }
-        let status = node.status();
-        let total = status.iter().map(|torrent| torrent.sent).sum::<u64>();
-        let elapsed = printed.elapsed();
-        if elapsed >= LINE_PERIOD {
-            let rate = total.saturating_sub(sent) * 1000 / elapsed.as_millis().max(1) as u64;
-            if rate > 0 {
-                let peers: u32 = status.iter().map(|torrent| torrent.peers).sum();
-                ui.note(&format!("{} sent, {}, {peers} peers", Bytes(total), Rate(rate)));
-            }
-            (printed, sent) = (Instant::now(), total);
+        tell(node.wait(PERIOD), ui);
+        room.tell(ui);
+        // People want to know that nothing happens, too, but not again and again.
+        if live.is_due() {
+            let status = node.status();
+            let total = status.iter().map(|torrent| torrent.sent).sum::<u64>();
+            let elapsed = measured.elapsed().as_millis().max(1);
+            let rate = u128::from(total.saturating_sub(sent)) * 1000 / elapsed;
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            (measured, sent) = (Instant::now(), total);
+            let peers = status.iter().map(|torrent| torrent.peers).sum();
+            show(&mut live, room, total, rate, peers);
         }
     }
+}
+
+fn tell(message: Option<Message>, ui: Ui) {
+    match message {
+        Some(Message::Note(text)) => ui.note(&text),
+        Some(Message::Warning(text)) => ui.warn(&text),
+        Some(Message::Engine(Notice::Unreadable(_, piece, error))) => {
+            ui.warn(&format!("piece {piece} cannot be served: {error}"));
+        }
+        Some(Message::Engine(Notice::Rotten(info_hash, piece))) => {
+            let hash = hex(&info_hash);
+            ui.warn(&format!(
+                "piece {piece} of {hash} is not what it was: its source rots, or somebody writes to \
+                 it; nobody gets that piece from here any more"
+            ));
+        }
+        _ => {}
+    }
+}
+
+fn show(live: &mut Live, room: &Room, sent: u64, rate: u64, peers: u32) {
+    let summary = room.summary();
+    let text = format!("{} sent, {}, {peers} peers", Bytes(sent), Rate(rate));
+    let machines = room::describe(&summary);
+    let mut json = json!({ "sent_bytes": sent, "bytes_per_second": rate, "peers": peers });
+    for key in room::COUNTS {
+        json[key] = summary[key].clone();
+    }
+    // A server that nobody has met yet has nothing to tell a pipe.
+    if !live.draws() && machines.is_empty() && sent == 0 && peers == 0 {
+        return;
+    }
+    let text = if machines.is_empty() { text } else { format!("{machines}; {text}") };
+    live.set(&text, json);
 }
 
 /// The status as JSON, for `/api/status`.

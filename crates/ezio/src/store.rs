@@ -95,7 +95,7 @@ pub trait Target: Store {
 /// What could not be opened and why; a device or file that is too small for the image.
 pub fn open(torrent: &Metainfo, path: &Path) -> anyhow::Result<Arc<dyn Store>> {
     let metadata = std::fs::metadata(path)
-        .map_err(|e| anyhow::anyhow!("open {}: {}", path.display(), io_reason(&e)))?;
+        .map_err(|e| anyhow::anyhow!("open {}: {}", path.display(), open_reason(path, &e)))?;
     if metadata.is_dir() {
         return Ok(Arc::new(DirStore::open(torrent, path)?));
     }
@@ -141,6 +141,19 @@ pub fn io_reason(error: &io::Error) -> String {
     match text.rfind(" (os error ") {
         Some(end) => text[..end].to_owned(),
         None => text,
+    }
+}
+
+/// Why `path` could not be opened, and what to do about it.
+pub(crate) fn open_reason(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound if path.starts_with("/dev") => {
+            "no such file or device; `lsblk` lists the disks of this machine".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("permission denied, {}", crate::device::advice_on_rights())
+        }
+        _ => io_reason(error),
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Results go to standard output, everything else to standard error. With `--json` each is one
 //! object a line on standard output. Bars only where there is a terminal; elsewhere a plain line
-//! now and then.
+//! now and then. All of it but the results also goes to the log, if there is one ([`crate::logs`]).
 
-use indicatif::{ProgressBar, ProgressStyle};
+mod live;
+mod progress;
+
+pub use live::Live;
+pub use progress::{Part, Progress};
+
+use crate::logs;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-use swarm::units::{Bytes, Rate, Seconds};
+use std::sync::LazyLock;
+use swarm::units::Seconds;
 
 /// How a command shows what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +31,33 @@ pub struct Ui {
 impl Ui {
     /// Says something worth knowing that is no error.
     pub fn note(self, text: &str) {
+        tracing::info!("{text}");
+        self.show(&json!({"event": "note", "message": text}), text);
+    }
+
+    /// Says what somebody should look at; the work goes on.
+    pub fn warn(self, text: &str) {
+        tracing::warn!("{text}");
+        self.show(&json!({"event": "note", "level": "warning", "message": text}), text);
+    }
+
+    /// Shows people and scripts what the log has already, in a form of its own.
+    pub fn tell(self, text: &str) {
+        self.show(&json!({"event": "note", "message": text}), text);
+    }
+
+    /// Passes an event on to scripts; people learn of it otherwise.
+    pub fn event(self, event: &Value) {
         if self.json {
-            print_line(&json!({"event": "note", "message": text}).to_string());
-        } else if !self.quiet {
-            eprintln!("{}", printable(text));
+            print_line(&event.to_string());
         }
     }
 
     /// Says what helps to understand a run, if it was asked for.
     pub fn detail(self, text: &str) {
+        tracing::debug!("{text}");
         if self.verbose {
-            self.note(text);
+            self.show(&json!({"event": "note", "message": text}), text);
         }
     }
 
@@ -67,6 +86,11 @@ impl Ui {
         }
     }
 
+    /// Prints a part of the outcome, for people.
+    pub fn print(self, text: &str) {
+        print_line(text);
+    }
+
     /// Says for scripts what failed and why, when that is not the end yet of the command: `json` gets
     /// `"event": "failed"` and the error added. People get the errors together, at the end.
     pub fn failure(self, mut json: Value, error: &str) {
@@ -80,29 +104,84 @@ impl Ui {
     /// Says why the command failed.
     pub fn error(self, error: &anyhow::Error) {
         let text = format!("{error:#}");
+        tracing::error!("{text}");
         if self.json {
             print_line(&json!({"event": "error", "message": text}).to_string());
         }
-        eprintln!("ezio: {}", printable(&text));
+        if !logs::has_stderr() {
+            to_people(&format!("ezio: {text}"));
+        }
     }
 
     /// Begins to show how far a work of `total` bytes is, until what is returned is dropped.
     #[must_use]
     pub fn progress(self, what: &'static str, total: u64) -> Progress {
-        let done = Arc::new(AtomicU64::new(0));
-        let meter = Meter { what, total, done: Arc::clone(&done), started: Instant::now() };
-        let (stop, stopped) = mpsc::channel();
-        let thread = (!self.quiet).then(|| {
-            let name = thread::Builder::new().name("progress".into());
-            name.spawn(move || meter.show(self, &stopped)).ok()
-        });
-        Progress { done, stop: Some(stop), thread: thread.flatten() }
+        Progress::start(self, vec![Part::new(String::new(), what, total)])
+    }
+
+    /// The same for a work of several parts, which are shown one by one, and together.
+    #[must_use]
+    pub fn parts(self, parts: Vec<Part>) -> Progress {
+        Progress::start(self, parts)
+    }
+
+    /// Begins to show how a work is that has no end of its own, until what is returned is dropped.
+    #[must_use]
+    pub fn live(self, what: &'static str) -> Live {
+        Live::start(self, what)
+    }
+
+    fn show(self, json: &Value, text: &str) {
+        if self.json {
+            print_line(&json.to_string());
+        } else if !self.quiet && !logs::has_stderr() {
+            to_people(text);
+        }
+    }
+
+    /// Whether bars can be drawn: somebody looks, and the terminal can move its cursor.
+    fn draws(self) -> bool {
+        let able = std::env::var("TERM").is_ok_and(|term| !term.is_empty() && term != "dumb");
+        able && !self.json && !logs::has_stderr() && std::io::stderr().is_terminal()
     }
 }
 
 /// A line on standard output. A reader that went away is no reason to fail.
 fn print_line(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    });
+}
+
+/// A line on standard error, above the bars if there are any.
+fn to_people(text: &str) {
+    BARS.suspend(|| {
+        let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
+    });
+}
+
+/// All bars of the process: it has one terminal.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// A bar of this template, among the others.
+fn bar(template: &str, total: u64) -> ProgressBar {
+    let bar = BARS.add(ProgressBar::new(total));
+    // The templates are constants; were one wrong, indicatif's own would do.
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    bar.set_style(if is_utf8() { style } else { style.progress_chars("#>-").tick_chars("|/-\\ ") });
+    bar
+}
+
+/// Whether the terminal's characters are UTF-8, as the C library decides it.
+#[must_use]
+pub fn is_utf8() -> bool {
+    let names = ["LC_ALL", "LC_CTYPE", "LANG"];
+    let set = names.iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    set.is_some_and(|value| {
+        let value = value.to_ascii_lowercase();
+        value.contains("utf-8") || value.contains("utf8")
+    })
 }
 
 /// `text` without control characters but line ends and tabs: torrents and tools are not to move a
@@ -117,87 +196,9 @@ pub fn printable(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// A work in progress; its display ends when this is dropped.
-pub struct Progress {
-    /// Bytes done, counted up by whoever works.
-    pub done: Arc<AtomicU64>,
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// How often a bar moves, and how often a line is printed where there is no terminal.
-const BAR_PERIOD: Duration = Duration::from_millis(200);
-const LINE_PERIOD: Duration = Duration::from_secs(5);
-const JSON_PERIOD: Duration = Duration::from_secs(1);
-
-struct Meter {
-    what: &'static str,
-    total: u64,
-    done: Arc<AtomicU64>,
-    started: Instant,
-}
-
-impl Meter {
-    fn show(&self, ui: Ui, stopped: &mpsc::Receiver<()>) {
-        if !ui.json && std::io::stderr().is_terminal() {
-            return self.bar(stopped);
-        }
-        let period = if ui.json { JSON_PERIOD } else { LINE_PERIOD };
-        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-            let done = self.done.load(Ordering::Relaxed).min(self.total);
-            let (rate, eta) = self.rate_and_eta(done);
-            if ui.json {
-                let event = json!({
-                    "event": "progress", "phase": self.what, "bytes": done, "total": self.total,
-                    "bytes_per_second": rate, "eta_seconds": eta,
-                });
-                print_line(&event.to_string());
-            } else {
-                eprintln!("{}", self.line(done, rate, eta));
-            }
-        }
-    }
-
-    fn bar(&self, stopped: &mpsc::Receiver<()>) {
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3}%  {prefix}");
-        let bar = ProgressBar::new(self.total).with_message(self.what);
-        // The template is a constant; were it wrong, indicatif's own would do.
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        while stopped.recv_timeout(BAR_PERIOD) == Err(RecvTimeoutError::Timeout) {
-            let done = self.done.load(Ordering::Relaxed).min(self.total);
-            let (rate, eta) = self.rate_and_eta(done);
-            bar.set_prefix(format!("{}  {} left", Rate(rate), show_eta(eta)));
-            bar.set_position(done);
-        }
-        bar.finish_and_clear();
-    }
-
-    fn line(&self, done: u64, rate: u64, eta: Option<u64>) -> String {
-        let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
-        let (what, total) = (self.what, Bytes(self.total));
-        format!("{what}: {percent}% of {total}, {}, {} left", Rate(rate), show_eta(eta))
-    }
-
-    /// The mean rate so far in bytes a second, and the seconds left at that rate.
-    fn rate_and_eta(&self, done: u64) -> (u64, Option<u64>) {
-        let millis = self.started.elapsed().as_millis().max(1);
-        let rate = u128::from(done) * 1000 / millis;
-        let left = u128::from(self.total - done);
-        let eta = left.checked_div(rate).and_then(|eta| u64::try_from(eta).ok());
-        (u64::try_from(rate).unwrap_or(u64::MAX), eta)
-    }
-}
-
-fn show_eta(eta: Option<u64>) -> String {
+/// A time left for people; `?` while nobody knows.
+#[must_use]
+pub fn show_eta(eta: Option<u64>) -> String {
     eta.map_or_else(|| "?".to_owned(), |eta| Seconds(eta).to_string())
 }
 
@@ -208,20 +209,5 @@ mod tests {
     #[test]
     fn a_terminal_gets_no_control_characters() {
         assert_eq!(printable("a\x1b[2Jb\r\nü"), "a\\u{1b}[2Jb\\r\nü");
-    }
-
-    #[test]
-    fn a_line_tells_rate_and_time_left() {
-        let started = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
-        let meter = Meter { what: "read", total: 40_000_000, done: Arc::default(), started };
-        let (rate, eta) = meter.rate_and_eta(10_000_000);
-        // A slow machine makes the rate a little less.
-        assert!((900_000..=1_000_000).contains(&rate), "{rate}");
-        assert!((30..=33).contains(&eta.unwrap()), "{eta:?}");
-        assert_eq!(meter.rate_and_eta(0), (0, None));
-        assert_eq!(
-            meter.line(10_000_000, 1_000_000, Some(30)),
-            "read: 25% of 38.1 MiB, 1 MB/s, 30s left"
-        );
     }
 }

@@ -93,7 +93,7 @@ impl Tier {
             tier.retain(|url| {
                 let http = url.starts_with("http://");
                 if !http {
-                    context.note(format!("tracker {url} is left out: only http:// is supported"));
+                    context.warn(format!("tracker {url} is left out: only http:// is supported"));
                 }
                 http
             });
@@ -198,7 +198,7 @@ impl Tier {
             self.context.note(format!("tracker {} answers", self.urls[0]));
         }
         if let Some(warning) = answer.warning {
-            self.context.note(format!("tracker {} warns: {warning}", self.urls[0]));
+            self.context.warn(format!("tracker {} warns: {warning}", self.urls[0]));
         }
         let info_hash = self.torrent.info_hash;
         for addr in answer.peers {
@@ -211,7 +211,7 @@ impl Tier {
         self.failures += 1;
         if !std::mem::replace(&mut self.warned, true) {
             let url = &self.urls[index];
-            self.context.note(format!("announce to {url}: {error:#}; it will be tried again"));
+            self.context.warn(format!("announce to {url}: {error:#}; it will be tried again"));
         }
     }
 

@@ -8,14 +8,18 @@ use anyhow::{Context as _, bail, ensure};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, LOCATION, USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 /// A question.
@@ -68,10 +72,37 @@ pub fn fetch_until(url: &str, len_max: usize, stop: &AtomicBool) -> anyhow::Resu
         }
     });
     runtime.shutdown_background();
-    let (status, body) = outcome.with_context(|| format!("get {url}"))?;
+    let (status, body) = outcome.map_err(|error| match advice(&error) {
+        Some(advice) => anyhow::anyhow!("get {url}: {error:#}; {advice}"),
+        None => error.context(format!("get {url}")),
+    })?;
     ensure!(status.is_success(), "get {url}: the server says {status}");
     Ok(body)
 }
+
+/// What to do about a server that cannot be reached.
+fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    if error.is::<LookUp>() {
+        return Some("give the address that `ezio serve` prints, or mend DNS (/etc/resolv.conf)");
+    }
+    if error.is::<Elapsed>() {
+        return Some("is the address right, and does a firewall on that machine let the port in?");
+    }
+    match error.downcast_ref::<std::io::Error>()?.kind() {
+        std::io::ErrorKind::ConnectionRefused => Some(
+            "nothing listens there: start `ezio serve` on that machine, or give the port it prints",
+        ),
+        std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+            Some("there is no way there: is the cable in, and has this machine an address?")
+        }
+        _ => None,
+    }
+}
+
+/// The name of a host does not lead to an address.
+#[derive(Debug, thiserror::Error)]
+#[error("look up {0}")]
+struct LookUp(String);
 
 /// Posts `body` to `url`, waits at most `time_max`, and returns the JSON that is answered.
 ///
@@ -104,6 +135,120 @@ fn deliver(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Vec<u8
     Ok(body)
 }
 
+/// A server-sent event.
+pub(crate) struct Followed<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) data: &'a str,
+}
+
+/// A server that will not say more however often it is asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+/// Bytes of an event at most: of 1024 machines with every text as long as it may be.
+const EVENT_LEN_MAX: usize = 16 << 20;
+
+/// Passes on the server-sent events of `url` until `take` has enough, `stop` is set, or the server ends
+/// them. Blocks the calling thread, as [`fetch`] does.
+///
+/// # Errors
+/// If nobody answers, nothing comes for ten seconds, or `take` fails; [`Refused`] if asking again will
+/// not help.
+pub(crate) fn follow(
+    url: &str,
+    token: Option<&str>,
+    stop: &AtomicBool,
+    take: &mut dyn FnMut(Followed<'_>) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = events(url, token, take) => outcome,
+            () = set(stop) => Ok(()),
+        }
+    });
+    runtime.shutdown_background();
+    outcome.with_context(|| format!("get {url}"))
+}
+
+async fn events(
+    url: &str,
+    token: Option<&str>,
+    take: &mut dyn FnMut(Followed<'_>) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<()> {
+    let uri = checked(url)?;
+    let stream = connect(&|_| Ok(None), &uri).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = request(&uri, None)?;
+    if let Some(token) = token {
+        let value = format!("Bearer {token}").parse().context("the token cannot be sent")?;
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    let work = async {
+        let response = timeout(SILENCE_MAX, sender.send_request(request)).await;
+        let response = response.context("no answer")?.context("no HTTP answer")?;
+        refused(response.status(), response.headers())?;
+        let (mut body, mut buffer) = (response.into_body(), Vec::new());
+        loop {
+            let frame = timeout(SILENCE_MAX, body.frame()).await.context("it is silent")?;
+            let Some(frame) = frame else { return Ok(()) };
+            let frame = frame.context("the events broke off")?;
+            buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if pass_on(&mut buffer, take)?.is_break() {
+                return Ok(());
+            }
+            ensure!(buffer.len() <= EVENT_LEN_MAX, "an event has more than {EVENT_LEN_MAX} bytes");
+        }
+    };
+    tokio::pin!(work);
+    tokio::select! {
+        biased;
+        outcome = &mut work => outcome,
+        _ = connection => work.await,
+    }
+}
+
+fn refused(status: StatusCode, headers: &HeaderMap) -> anyhow::Result<()> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let why = match status {
+        StatusCode::UNAUTHORIZED => {
+            "the server wants the token that `ezio serve` printed; put it into a file and give it with \
+             --token-file FILE"
+        }
+        StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+            "the server does not answer to this name; ask by its address, or start it with \
+             --allow-host NAME"
+        }
+        StatusCode::NOT_FOUND => "there is no `ezio serve` behind it; is the address right?",
+        status if status.is_success() && kind.starts_with("text/event-stream") => return Ok(()),
+        status if status.is_success() => "that is no `ezio serve`; is the address right?",
+        status => bail!("the server says {status}"),
+    };
+    Err(Refused(why.to_owned()).into())
+}
+
+/// Takes whole events off the buffer: `event: NAME`, `data: TEXT`, an empty line, as ours are.
+fn pass_on(
+    buffer: &mut Vec<u8>,
+    take: &mut dyn FnMut(Followed<'_>) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<ControlFlow<()>> {
+    let (mut at, mut flow) = (0, ControlFlow::Continue(()));
+    while let Some(len) = buffer[at..].windows(2).position(|two| two == b"\n\n") {
+        let event = std::str::from_utf8(&buffer[at..at + len]).context("an event is no UTF-8")?;
+        let field = |name: &str| {
+            event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim_start()
+        };
+        flow = take(Followed { name: field("event:"), data: field("data:") })?;
+        at += len + 2;
+        if flow.is_break() {
+            break;
+        }
+    }
+    buffer.drain(..at);
+    Ok(flow)
+}
+
 /// Waits until `flag` is set, as a signal does it, which wakes nobody.
 async fn set(flag: &AtomicBool) {
     while !flag.load(Ordering::Relaxed) {
@@ -126,13 +271,13 @@ impl Context {
 
 async fn ask(source: Source<'_>, question: Question<'_>) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let time_max = question.time_max;
-    let Ok(outcome) = timeout(time_max, follow(source, question)).await else {
+    let Ok(outcome) = timeout(time_max, follow_redirects(source, question)).await else {
         bail!("no complete answer within {} s", time_max.as_secs());
     };
     outcome
 }
 
-async fn follow(
+async fn follow_redirects(
     source: Source<'_>,
     question: Question<'_>,
 ) -> anyhow::Result<(StatusCode, Vec<u8>)> {
@@ -235,8 +380,9 @@ async fn connect(source: Source<'_>, uri: &Uri) -> anyhow::Result<TcpStream> {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
         Err(_) => timeout(CONNECT_TIME_MAX, lookup_host((bare, port)))
             .await
-            .with_context(|| format!("look up {bare}: no answer"))?
-            .with_context(|| format!("look up {bare}"))?
+            .context("no answer")
+            .and_then(|found| Ok(found?))
+            .with_context(|| LookUp(bare.to_owned()))?
             .collect(),
     };
     let mut failure = None;
@@ -268,6 +414,24 @@ mod tests {
         });
         let found = found.map(|uri| uri.to_string()).map_err(|e| format!("{e:#}"));
         assert_eq!(found, wanted.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn events_come_in_pieces_of_any_size() {
+        let text = b"event: a\ndata: {\"x\": 1}\n\nevent: b\ndata: 2\n\nevent: c\n";
+        for piece in 1..text.len() {
+            let (mut buffer, mut seen) = (Vec::new(), Vec::new());
+            for bytes in text.chunks(piece) {
+                buffer.extend_from_slice(bytes);
+                let mut take = |event: Followed<'_>| {
+                    seen.push(format!("{}={}", event.name, event.data));
+                    Ok(ControlFlow::Continue(()))
+                };
+                assert!(pass_on(&mut buffer, &mut take).unwrap().is_continue());
+            }
+            assert_eq!(seen, ["a={\"x\": 1}", "b=2"]);
+            assert_eq!(buffer, b"event: c\n");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use hyper::body::Bytes;
 use machine::{MAP_LEN, Phase};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Those who may look at the same time.
@@ -72,6 +72,10 @@ impl Ended {
     }
 }
 
+/// What has changed of how a machine fares: for who runs the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn(pub String);
+
 /// All machines, and who looks at them.
 pub(super) struct Fleet {
     pub(super) reports: Reports,
@@ -85,6 +89,7 @@ pub(super) struct Fleet {
     summary: Value,
     copies: Vec<Vec<f64>>,
     viewers: Vec<mpsc::Sender<Bytes>>,
+    turns: Vec<Turn>,
     ticks: u64,
 }
 
@@ -101,6 +106,7 @@ impl Fleet {
             summary: json!({}),
             copies: Vec::new(),
             viewers: Vec::new(),
+            turns: Vec::new(),
             ticks: 0,
         }
     }
@@ -114,10 +120,16 @@ impl Fleet {
         let usual = Usual::of(self.reports.machines());
         let (mut changed, mut ended) = (Vec::new(), Vec::new());
         for machine in self.reports.machines_mut() {
+            let before = machine.health;
             (machine.health, machine.reason) = diagnose(machine, usual, now);
+            if machine.health != before {
+                machine.health_since = now;
+            }
+            self.turns.extend(turn(machine, now));
             changed.extend(difference(machine));
             let over = machine.facts.phase.is_over();
             if over && !machine.end_told {
+                log_end(machine);
                 ended.push(Ended::Machine(Value::Object(machine.describe())));
             }
             machine.end_told = over;
@@ -147,6 +159,11 @@ impl Fleet {
         }
         self.tell(&event("delta", &told));
         ended
+    }
+
+    /// How machines have changed since this was asked last.
+    pub(super) fn turns(&mut self) -> Vec<Turn> {
+        std::mem::take(&mut self.turns)
     }
 
     /// Somebody looks from now on: first all there is, then every second what has changed. `None`
@@ -322,6 +339,47 @@ impl Fleet {
 
 const WRONG_MACHINES: &str = "`machines` is \"all\" or a list of the machines' ids";
 const WRONG_LIMIT: &str = "`limit` is a number of bytes a second, or null for none";
+
+/// How long a machine fares better or worse before it is told: at the edge it changes every second.
+const TURN_TIME: Duration = Duration::from_secs(5);
+
+/// Whether the machine fares better or worse than was told; its end is told elsewhere.
+fn turn(machine: &mut Machine, now: Instant) -> Option<Turn> {
+    let health = machine.health;
+    let settled = now.duration_since(machine.health_since) >= TURN_TIME;
+    // To be gone or stuck takes ten seconds anyway.
+    if health == machine.health_told || !settled && matches!(health, Health::Fine | Health::Slow) {
+        return None;
+    }
+    let before = std::mem::replace(&mut machine.health_told, health);
+    let (name, addr) = (&machine.facts.host, &machine.addr);
+    let over = before == Health::Failed || machine.facts.phase.is_over();
+    match health {
+        Health::Failed => None,
+        Health::Fine if over => None,
+        Health::Fine => {
+            tracing::info!(machine = %name, %addr, "a machine gets along again");
+            Some(Turn(format!("{name} ({addr}) gets along again")))
+        }
+        Health::Slow | Health::Stuck | Health::Gone => {
+            let (health, reason) = (health.name(), &machine.reason);
+            tracing::warn!(machine = %name, %addr, reason, "a machine is {health}");
+            Some(Turn(format!("{name} ({addr}) is {health}: {reason}")))
+        }
+    }
+}
+
+fn log_end(machine: &Machine) {
+    let (facts, addr) = (&machine.facts, &machine.addr);
+    let (host, device) = (&facts.host, &facts.device);
+    if facts.phase == Phase::Failed {
+        let error = &facts.error;
+        tracing::error!(machine = %host, %addr, %device, %error, "a machine has failed");
+    } else {
+        let (seconds, bytes) = (facts.seconds, facts.stored_bytes);
+        tracing::info!(machine = %host, %addr, %device, seconds, bytes, "a machine is done");
+    }
+}
 
 /// What has changed of a machine since it was last told, with its id; nothing if nothing has.
 fn difference(machine: &mut Machine) -> Option<Value> {

@@ -9,11 +9,10 @@ mod stall;
 
 pub(super) use dashboard::watch;
 
-use super::fleet::{Ended, Fleet};
+use super::fleet::{Ended, Fleet, Turn};
 use super::interfaces;
 use super::reports::{REPORT_LEN_MAX, ReportError};
 use super::{Context, Origin, Torrent};
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
@@ -58,7 +57,13 @@ pub struct HttpConfig {
     /// Hears of machines that are done or have failed. Called on the control thread: it must not
     /// wait.
     pub ended: Arc<dyn Fn(Ended) + Send + Sync>,
+    /// Hears once a second how the fleet is (as in `/api/summary`) and what has changed. Called on the
+    /// control thread, as `ended`.
+    pub looked: Arc<Looked>,
 }
+
+/// Takes the fleet in a few numbers, and how machines have changed.
+pub type Looked = dyn Fn(&Value, Vec<Turn>) + Send + Sync;
 
 impl HttpConfig {
     /// Listens on `listen`, shows nothing of an engine, and takes no orders.
@@ -66,7 +71,8 @@ impl HttpConfig {
     pub fn new(listen: Vec<SocketAddr>) -> HttpConfig {
         let status = Arc::new(|| json!({}));
         let (token, private, names) = (String::new(), false, Vec::new());
-        HttpConfig { listen, status, token, private, names, ended: Arc::new(drop) }
+        let (ended, looked) = (Arc::new(drop), Arc::new(|_: &Value, _| ()));
+        HttpConfig { listen, status, token, private, names, ended, looked }
     }
 }
 
@@ -95,7 +101,19 @@ const HEAD_LEN_MAX: usize = 16 << 10;
 /// Opens the sockets, so that an address that is taken is an error at the start.
 pub(super) fn bind(listen: &[SocketAddr]) -> anyhow::Result<Vec<std::net::TcpListener>> {
     let bind = |addr: &SocketAddr| {
-        bind_one(*addr).with_context(|| format!("listen on {addr} (HTTP); --http ADDR changes it"))
+        bind_one(*addr).map_err(|error| {
+            let (why, port) = (crate::store::io_reason(&error), addr.port());
+            let what = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    format!("`ss -ltnp | grep :{port}` shows who has it; end that, or give another")
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 are root's; give another".to_owned()
+                }
+                _ => "give another".to_owned(),
+            };
+            anyhow::anyhow!("listen on {addr} (HTTP): {why}; {what} with --http ADDR")
+        })
     };
     listen.iter().map(bind).collect()
 }
@@ -172,7 +190,7 @@ impl Server {
         let addr = listener.local_addr();
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
-            Err(error) => return self.context.note(format!("no HTTP on {addr:?}: {error}")),
+            Err(error) => return self.context.warn(format!("no HTTP on {addr:?}: {error}")),
         };
         let router = router(Arc::clone(&self));
         let mut connections = JoinSet::new();

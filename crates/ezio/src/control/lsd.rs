@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 pub const PORT: u16 = 6771;
 
 /// The groups of BEP 14, organisation-local and site-local.
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 192, 152, 143);
+pub(crate) const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 192, 152, 143);
 const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0xefc0, 0x988f);
 
 /// Routers an announce may pass: both groups reach further than one link, if routers forward them.
@@ -372,7 +372,7 @@ impl Sockets {
                 if let Err(error) = sockets.add(interface, *addr, port) {
                     let kind = if v6 { "IPv6" } else { "IPv4" };
                     let name = &interface.name;
-                    context.note(format!("no local discovery on {name} ({kind}): {error:#}"));
+                    context.warn(format!("no local discovery on {name} ({kind}): {error:#}"));
                 }
             }
         }
@@ -410,7 +410,7 @@ fn chosen(context: &Context) -> Vec<Interface> {
         return vec![interface.clone()];
     }
     let all = interfaces::interfaces().unwrap_or_else(|error| {
-        context.note(format!("no local discovery: {error:#}"));
+        context.warn(format!("no local discovery: {error:#}"));
         Vec::new()
     });
     let (here, networks): (Vec<_>, Vec<_>) = all.into_iter().partition(|i| i.loopback);

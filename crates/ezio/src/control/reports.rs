@@ -170,7 +170,7 @@ pub(super) async fn send(context: Arc<Context>, config: ReportConfig) {
             Err(error) => {
                 if failures == 0 {
                     let url = &config.url;
-                    context.note(format!("report to {url}: {error:#}; it will be tried again"));
+                    context.warn(format!("report to {url}: {error:#}; it will be tried again"));
                 }
                 failures = failures.saturating_add(1);
                 tokio::time::sleep(INTERVAL * failures.min(RETRY_MAX)).await;

@@ -52,7 +52,7 @@ impl Node {
 
     fn wait_for_note(&self, words: &str) -> String {
         self.wait(&format!("note with `{words}`"), |event| match event {
-            Event::Note(note) => note.contains(words).then(|| note.clone()),
+            Event::Note(note) | Event::Warning(note) => note.contains(words).then(|| note.clone()),
             Event::Found { .. } => None,
         })
     }
@@ -361,7 +361,7 @@ fn an_address_that_is_taken_is_an_error_at_the_start() {
     let addr = taken.local_addr().unwrap();
     let http = Some(HttpConfig::new(vec![addr]));
     let error = Control::start(ControlConfig { http, ..quiet(1) }, |_| {}).err().unwrap();
-    let wanted = format!("listen on {addr} (HTTP); --http ADDR changes it: Address already in use");
+    let wanted = format!("listen on {addr} (HTTP): Address already in use; `ss -ltnp | grep :");
     assert!(format!("{error:#}").starts_with(&wanted), "{error:#}");
 }
 
@@ -701,7 +701,7 @@ fn nodes_meet_at_opentracker() {
     c.control.stop();
     let strangers = c.events.try_iter().filter(|event| match event {
         Event::Found { addr, .. } => addr.port() == 7002,
-        Event::Note(_) => false,
+        Event::Note(_) | Event::Warning(_) => false,
     });
     assert_eq!(strangers.count(), 0);
 }

@@ -6,7 +6,7 @@ use crate::inspect::{self, hex};
 use crate::magnet;
 use crate::node::name_of;
 use crate::ui::Ui;
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,15 @@ pub(super) fn find(deploy: &Deploy, ui: Ui, stop: &AtomicBool) -> anyhow::Result
 }
 
 fn from_file(path: &Path, to: &[String]) -> anyhow::Result<Order> {
-    let metainfo = Arc::new(inspect::load(path)?);
+    let metainfo = inspect::load(path).map_err(|error| {
+        let text = path.to_string_lossy();
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        match port.filter(|_| !text.contains('/')) {
+            Some(_) => anyhow!("{error:#}; if that is a server, write http://{text}"),
+            None => anyhow!("{error:#}; FROM is a torrent, its URL, or http://SERVER:6969"),
+        }
+    })?;
+    let metainfo = Arc::new(metainfo);
     let trackers = metainfo.trackers().to_vec();
     let to = only_target(to, &name_of(&metainfo))?;
     Ok(Order { metainfo, trackers, peers: Vec::new(), to })
@@ -139,6 +147,20 @@ fn from_server(server: String, to: &[String], stop: &AtomicBool) -> anyhow::Resu
         orders.push(order(path, to.into())?);
     }
     Ok(Orders { orders, server: Some(server) })
+}
+
+/// All torrents that `http://SERVER:6969` serves.
+///
+/// # Errors
+/// If it does not answer, or is none of ours.
+pub(crate) fn served(server: &str, stop: &AtomicBool) -> anyhow::Result<Vec<Arc<Metainfo>>> {
+    anyhow::ensure!(
+        server.starts_with("http://"),
+        "`{server}` is no server; give its URL, as http://192.168.1.1:6969"
+    );
+    let (server, _) = split_url(server);
+    let paths = torrents(&server, stop)?;
+    paths.iter().map(|(_, path)| Ok(fetch(&server, path, stop)?.0)).collect()
 }
 
 fn fetch(

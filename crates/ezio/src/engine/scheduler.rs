@@ -12,6 +12,7 @@ use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, PeerStatus, Shared, Status,
     TorrentStatus, node_of, or_abort, reader, recheck, writer,
 };
+use crate::inspect::hex;
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -214,7 +215,7 @@ impl Scheduler {
                 self.connected(torrent, stream, addr, outgoing, &handshake);
             }
             Input::DialFailed { addr, error } => {
-                tracing::debug!(%addr, %error, "could not connect");
+                tracing::debug!(peer = %addr, %error, "a peer could not be reached");
                 self.failed(addr);
             }
             Input::Event(event) => {
@@ -227,6 +228,9 @@ impl Scheduler {
             Input::Disconnected { peer, why } => self.disconnected(peer, &why),
             Input::Checked { torrent, piece, right } => self.checked(torrent, piece, right),
             Input::Verified { torrent, piece, right } => {
+                if !right {
+                    tracing::debug!(piece, "a piece that came is not right; it comes again");
+                }
                 self.handle(Event::Verified(torrent, piece, right));
             }
             Input::Stored { torrent, piece, written } => match written {
@@ -313,12 +317,12 @@ impl Scheduler {
                 }
             }
             Action::Close(peer, reason) => {
-                self.link(peer, |link| {
-                    tracing::debug!(addr = %link.addr, ?reason, "closed");
-                    link.close();
-                });
                 let brief = matches!(reason, Reason::Silent | Reason::Full);
                 let wait = if brief { SILENT_FOR } else { BAD_FOR };
+                self.link(peer, |link| {
+                    log_close(link, reason, wait);
+                    link.close();
+                });
                 let again = Instant::now() + wait;
                 self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
             }
@@ -602,7 +606,7 @@ impl Scheduler {
         let Some(link) = self.links.get(&peer) else { return };
         let info_hash = link.torrent.metainfo.info_hash();
         if self.gossip.listen(peer, Instant::now()) {
-            tracing::debug!(addr = %link.addr, peers = pex.added.len(), "told of others");
+            tracing::trace!(peer = %link.addr, others = pex.added.len(), "a peer tells of others");
             pex.added.iter().for_each(|&addr| self.found(&info_hash, addr));
         }
     }
@@ -673,6 +677,7 @@ impl Scheduler {
         }
         self.links.insert(id, Arc::clone(&link));
         self.shared.links.store(self.links.len(), Ordering::Relaxed);
+        log_connection(&link, outgoing);
         let (torrent, node) = (link.torrent.id, node_of(&handshake.peer_id));
         self.handle(Event::Connected { peer: id, torrent, node, fast, extended });
         self.handle(Event::From(id, machine_at(addr)));
@@ -727,7 +732,9 @@ impl Scheduler {
         let Some(link) = self.links.remove(&peer) else { return };
         self.shared.links.store(self.links.len(), Ordering::Relaxed);
         self.gossip.forget(peer);
-        tracing::debug!(addr = %link.addr, why, "disconnected");
+        let (received, sent) =
+            (link.received.load(Ordering::Relaxed), link.sent.load(Ordering::Relaxed));
+        tracing::info!(peer = %link.addr, why, received, sent, "a peer is gone");
         let failed = link.since.elapsed() < SHORT_LIVED;
         let again = |failures| Address::after(if failed { failures + 1 } else { 1 });
         self.change_addresses(peer, again);
@@ -777,6 +784,26 @@ impl Scheduler {
         });
         let status = Status { torrents: torrents.collect() };
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+fn log_connection(link: &Link, outgoing: bool) {
+    let client = String::from_utf8_lossy(&link.peer_id[..8]);
+    let torrent = hex(&link.torrent.metainfo.info_hash());
+    tracing::info!(peer = %link.addr, %client, %torrent, outgoing, "a peer is connected");
+}
+
+/// What a peer did wrong is for people to know: it, or what lies between, is broken.
+fn log_close(link: &Link, reason: Reason, wait: Duration) {
+    let (peer, seconds) = (link.addr, wait.as_secs());
+    match reason {
+        Reason::Nonsense(why) => {
+            tracing::warn!(%peer, why, seconds, "a peer broke the protocol and is shut out");
+        }
+        Reason::Corrupt => {
+            tracing::warn!(%peer, seconds, "a peer sent wrong pieces and is shut out");
+        }
+        reason => tracing::debug!(%peer, ?reason, seconds, "a connection is closed"),
     }
 }
 

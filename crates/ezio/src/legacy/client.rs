@@ -1,18 +1,22 @@
 //! A client of the gRPC service, for the helper programs: one call at a time, and it waits.
 
 use super::messages::{
-    AddRequest, AddResponse, Detail, Details, Empty, HashRequest, MESSAGE_LEN_MAX, RemoveResponse,
-    Torrent, UpdateRequest, UpdateStatus, VersionResponse,
+    AddRequest, AddResponse, Detail, Details, Empty, Everything, HashRequest, MESSAGE_LEN_MAX,
+    RemoveResponse, Torrent, UpdateRequest, UpdateStatus, VersionResponse,
 };
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use http::uri::PathAndQuery;
 use prost::Message;
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 /// How long a daemon may take to accept, and to answer all but `AddTorrent`.
 const TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often a daemon that does not tell by itself is asked.
+const POLL_PERIOD: Duration = Duration::from_secs(1);
 
 /// A connection to a daemon.
 pub struct Client {
@@ -87,6 +91,55 @@ impl Client {
         let request = UpdateRequest::default();
         let details: Details = self.call("/ezio.Node/GetDetails", request, Some(TIME_MAX))?;
         Ok(details.torrents)
+    }
+
+    /// Passes on how everything is, once a second, until `each` has enough or the daemon ends. Of the C++
+    /// EZIO, which has no such call, the status is asked for again and again.
+    ///
+    /// # Errors
+    /// If the daemon does not answer any more.
+    pub fn watch(
+        &mut self,
+        each: &mut dyn FnMut(Everything) -> ControlFlow<()>,
+    ) -> anyhow::Result<()> {
+        let codec = ProstCodec::<UpdateRequest, Everything>::default();
+        let (grpc, request) = (&mut self.grpc, tonic::Request::new(UpdateRequest::default()));
+        let answer = self.runtime.block_on(async {
+            grpc.ready().await.map_err(|e| tonic::Status::unavailable(e.to_string()))?;
+            let path = PathAndQuery::from_static("/ezio.Node/Watch");
+            let streaming = grpc.server_streaming(request, path, codec);
+            let late = |_| tonic::Status::deadline_exceeded("no answer");
+            tokio::time::timeout(TIME_MAX, streaming).await.map_err(late)?
+        });
+        let mut stream = match answer {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == tonic::Code::Unimplemented => return self.poll(each),
+            Err(status) => bail!("{} says: {}", self.addr, status.message()),
+        };
+        loop {
+            let next = async { tokio::time::timeout(TIME_MAX, stream.message()).await };
+            let next = self.runtime.block_on(next);
+            let next = next.map_err(|_| anyhow!("{} is silent", self.addr))?;
+            match next.map_err(|status| anyhow!("{} says: {}", self.addr, status.message()))? {
+                Some(everything) => {
+                    if each(everything).is_break() {
+                        return Ok(());
+                    }
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn poll(&mut self, each: &mut dyn FnMut(Everything) -> ControlFlow<()>) -> anyhow::Result<()> {
+        loop {
+            let request = UpdateRequest::default();
+            let status = self.call("/ezio.EZIO/GetTorrentStatus", request, Some(TIME_MAX))?;
+            if each(Everything { status: Some(status), details: None }).is_break() {
+                return Ok(());
+            }
+            std::thread::sleep(POLL_PERIOD);
+        }
     }
 
     /// Has our own daemon forget a torrent. Returns whether it was carried.

@@ -6,6 +6,7 @@ use super::messages::Torrent;
 use super::options::Options;
 use super::session::{News, Session};
 use super::signals::Signals;
+use crate::logs;
 use crate::node::{BUDGET, NodeOptions};
 use anyhow::{Context as _, anyhow};
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -29,16 +30,30 @@ const BUDGET_MAX: u64 = 512 << 20;
 
 /// Runs the daemon until a signal or a call of `Shutdown` ends it.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let log = Log::from_env();
+    let log = match Log::start(&options.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("ezio: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("ezio {}", env!("CARGO_PKG_VERSION"));
-    match serve(options, log) {
+    let code = match serve(options, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log.say(Level::Critical, &format!("{error:#}"));
-            // Where a script keeps errors.
-            eprintln!("ezio: {error:#}");
+            complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
+    };
+    logs::flush();
+    code
+}
+
+/// Where a script keeps errors, unless the log is there.
+fn complain(text: &str) {
+    if !logs::has_stderr() {
+        eprintln!("ezio: {text}");
     }
 }
 
@@ -77,9 +92,9 @@ fn tell(log: Log, news: &News) {
         News::Finished(path) => log.say(Level::Info, &format!("[{path}] finished and flushed")),
         News::Failed(path, why) => {
             log.say(Level::Critical, &format!("[{path}] {why}"));
-            eprintln!("ezio: {path}: {why}");
+            complain(&format!("{path}: {why}"));
         }
-        News::Note(text) => log.say(Level::Warning, text),
+        News::Note(text) => log.say(Level::Warn, text),
     }
 }
 

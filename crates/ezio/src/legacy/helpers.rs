@@ -5,10 +5,10 @@ use super::client::Client;
 use super::daemon::LISTEN;
 use super::messages::{AddRequest, Torrent};
 use super::policy::Watching;
-use super::screen::Screen;
 use super::signals::Signals;
 use super::view::{View, Wish};
 use crate::capture::{self, Capture};
+use crate::screen::Screen;
 use crate::store::io_reason;
 use crate::ui::Ui;
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -128,9 +128,10 @@ fn watch(watch: &Watch, screen: bool) -> anyhow::Result<()> {
     let mut view = View::default();
     while signals.caught().is_none() {
         let torrents = daemon.status(&[])?;
+        let failed = failures(&mut daemon);
         match &screen {
             Some(screen) => {
-                if show(screen, &mut view, &torrents) == Wish::Quit {
+                if show(screen, &mut view, &torrents, &failed) == Wish::Quit {
                     return Ok(());
                 }
             }
@@ -138,7 +139,6 @@ fn watch(watch: &Watch, screen: bool) -> anyhow::Result<()> {
         }
         let over = |torrent: &&Torrent| rule.is_over(torrent);
         torrents.iter().filter(over).try_for_each(|torrent| daemon.pause(&torrent.hash))?;
-        let failed = failures(&mut daemon);
         let done = |torrent: &Torrent| torrent.is_finished && torrent.is_paused;
         if torrents.iter().all(|torrent| done(torrent) || failed.contains_key(&torrent.hash)) {
             drop(screen);
@@ -166,11 +166,13 @@ fn finish(
 }
 
 /// Draws, and for a second does at once what keys ask for.
-fn show(screen: &Screen, view: &mut View, torrents: &[Torrent]) -> Wish {
-    let draw = |view: &View| {
-        let (columns, rows) = screen.size();
-        screen.draw(&view.draw(torrents, columns, rows));
-    };
+fn show(
+    screen: &Screen,
+    view: &mut View,
+    torrents: &[Torrent],
+    errors: &BTreeMap<String, String>,
+) -> Wish {
+    let draw = |view: &View| screen.draw(&view.draw(torrents, errors, screen.size()));
     draw(view);
     for _ in 0..10 {
         let keys = screen.keys();

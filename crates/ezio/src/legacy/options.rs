@@ -3,10 +3,12 @@
 //!
 //! One table holds both programs' flags; which of the two is meant follows from what was given.
 
+use crate::logs::LogArgs;
 use anyhow::{anyhow, bail, ensure};
+use clap::ValueEnum;
 
 /// What was asked for. A flag that was not given is `None`, `false` or empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Options {
     pub(super) help: bool,
     pub(super) version: bool,
@@ -33,6 +35,8 @@ pub(super) struct Options {
     pub(super) slow_start: bool,
     pub(super) slow_start_period: Option<i64>,
     pub(super) port: Option<i64>,
+    /// Ours; the C++ EZIO has none of these.
+    pub(super) log: LogArgs,
 
     /// The first flag that only one of the two programs has, as it was given.
     pub(super) one_shot: Option<String>,
@@ -77,6 +81,13 @@ const FLAGS: [(&str, Option<char>, bool, Of); 23] = [
 
 /// `-p`, which does not fit the row of names that begin alike.
 const PORT: (&str, Option<char>, bool, Of) = ("port", Some('p'), true, Of::Daemon);
+
+/// Flags of ours, which are not guessed from their beginning: what was clear before stays clear.
+const OURS: [(&str, Option<char>, bool, Of); 3] = [
+    ("log", None, true, Of::Daemon),
+    ("log-format", None, true, Of::Daemon),
+    ("log-level", None, true, Of::Daemon),
+];
 
 type Flag = (&'static str, Option<char>, bool, Of);
 
@@ -175,6 +186,9 @@ impl Options {
             "slow-start" => self.slow_start = true,
             "slow-start-period" => self.slow_start_period = number()?,
             "port" => self.port = number()?,
+            "log" => self.log.file = Some(value.into()),
+            "log-format" => self.log.log_format = Some(chosen(shown, &value)?),
+            "log-level" => self.log.log_level = Some(chosen(shown, &value)?),
             _ => unreachable!("`{name}` is in the table"),
         }
         Ok(())
@@ -190,11 +204,20 @@ impl Options {
     }
 }
 
+/// One of the values that the flag knows.
+fn chosen<T: ValueEnum>(shown: &str, value: &str) -> anyhow::Result<T> {
+    T::from_str(value, true).map_err(|_| {
+        let all = T::value_variants().iter().filter_map(|one| one.to_possible_value());
+        let names: Vec<String> = all.map(|one| one.get_name().to_owned()).collect();
+        anyhow!("`{shown}` wants one of {}, not `{value}`", names.join(", "))
+    })
+}
+
 /// The flag of this long name, or the only one whose name begins so.
 fn by_name(name: &str) -> anyhow::Result<Flag> {
     let all = || FLAGS.iter().chain([&PORT]);
     // The row of `--file` and `--listen` that belongs to both comes first.
-    if let Some(&flag) = all().find(|flag| flag.0 == name) {
+    if let Some(&flag) = all().chain(&OURS).find(|flag| flag.0 == name) {
         return Ok(flag);
     }
     let mut names: Vec<&str> = all().map(|flag| flag.0).filter(|n| n.starts_with(name)).collect();
@@ -209,6 +232,7 @@ fn by_name(name: &str) -> anyhow::Result<Flag> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::Level;
 
     fn read(line: &str) -> anyhow::Result<Options> {
         parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
@@ -239,6 +263,9 @@ mod tests {
             (&["a.torrent".into()][..], &["b".into()][..])
         );
         assert_eq!(all.legacy, ["x", "y"]);
+        assert_eq!(read("--li a:1").unwrap().listen.as_deref(), Some("a:1"));
+        let log = read("--log x --log-level=debug").unwrap().log;
+        assert_eq!((log.file, log.log_level), (Some("x".into()), Some(Level::Debug)));
         assert!(read("--cache 5").unwrap().is_one_shot());
         assert!(!read("--cache-size 5").unwrap().is_one_shot());
     }
@@ -258,5 +285,6 @@ mod tests {
         check("-T a -L b --slow-start", "do not go together");
         check("--help=1", "takes no value");
         check("-- a", "may be any of");
+        check("--log-level loud", "`--log-level` wants one of trace, debug, info, warn, error");
     }
 }

@@ -279,6 +279,7 @@ impl Inner {
         let trackers = metainfo.trackers().to_vec();
         node.add(Job { metainfo, content }, trackers, finished).map_err(Refused::Torrent)?;
         let save_path = path.to_string_lossy().into_owned();
+        tracing::info!(device = %save_path, image = %name, whole = finished, "a torrent is carried");
         let seen = Seen { finished, ..Seen::default() };
         self.entries.push(Entry {
             info_hash,
@@ -297,7 +298,7 @@ impl Inner {
     fn take(&mut self, message: Message) -> Option<News> {
         let index = |hash: Digest| self.entries.iter().position(|entry| entry.info_hash == hash);
         match message {
-            Message::Note(text) => Some(News::Note(text)),
+            Message::Note(text) | Message::Warning(text) => Some(News::Note(text)),
             Message::Engine(Notice::MorePeers(_)) => None,
             Message::Engine(Notice::Wrong(_, piece, addr)) => {
                 Some(News::Note(format!("piece {piece} from {addr} was wrong")))

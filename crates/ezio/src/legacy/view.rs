@@ -1,15 +1,21 @@
-//! What `ezio_ui.py` shows: torrents and keys in, lines of text out. It knows no terminal.
+//! What `ezio_ui.py` shows, and `ezio watch` of a daemon: torrents and keys in, lines of text out. It
+//! knows no terminal.
 
 use super::messages::Torrent;
+use crate::screen::Key;
+use crate::ui::printable;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// How torrents are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct View {
+pub(crate) struct View {
     order: Order,
     filter: Filter,
     verbose: bool,
     help: bool,
+    /// Torrents that are left out above.
+    top: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +38,7 @@ enum Filter {
 
 /// What a key asks for beyond the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(crate) enum Wish {
     Nothing,
     Quit,
 }
@@ -40,39 +46,57 @@ pub(super) enum Wish {
 const HELP: &str = "\
 keys: q quit, the daemon goes on    h this help    v more of each torrent
 sort: s path, n name, p progress, d download, u upload
-show: a all, 0 downloading, 1 finished, 2 paused, 3 those that move";
+show: a all, 0 downloading, 1 finished, 2 paused, 3 those that move; j and k or arrows scroll";
 
 impl Default for View {
     fn default() -> View {
-        View { order: Order::Path, filter: Filter::All, verbose: false, help: false }
+        View { order: Order::Path, filter: Filter::All, verbose: false, help: false, top: 0 }
     }
 }
 
 impl View {
     /// Takes a key.
-    pub(super) fn press(&mut self, key: u8) -> Wish {
-        match key {
-            b's' => self.order = Order::Path,
-            b'n' => self.order = Order::Name,
-            b'p' => self.order = Order::Progress,
-            b'd' => self.order = Order::Download,
-            b'u' => self.order = Order::Upload,
-            b'a' => self.filter = Filter::All,
-            b'0' => self.filter = Filter::Downloading,
-            b'1' => self.filter = Filter::Finished,
-            b'2' => self.filter = Filter::Paused,
-            b'3' => self.filter = Filter::Moving,
-            b'v' => self.verbose = !self.verbose,
-            b'h' | b'?' => self.help = !self.help,
-            // Ctrl-C comes as a key.
-            b'q' | 3 => return Wish::Quit,
+    pub(crate) fn press(&mut self, key: Key) -> Wish {
+        let char = match key {
+            Key::Interrupt => return Wish::Quit,
+            Key::Up => 'k',
+            Key::Down => 'j',
+            Key::Char(char) => char,
+            Key::Home => {
+                self.top = 0;
+                return Wish::Nothing;
+            }
+            _ => return Wish::Nothing,
+        };
+        match char {
+            's' => self.order = Order::Path,
+            'n' => self.order = Order::Name,
+            'p' => self.order = Order::Progress,
+            'd' => self.order = Order::Download,
+            'u' => self.order = Order::Upload,
+            'a' => self.filter = Filter::All,
+            '0' => self.filter = Filter::Downloading,
+            '1' => self.filter = Filter::Finished,
+            '2' => self.filter = Filter::Paused,
+            '3' => self.filter = Filter::Moving,
+            'v' => self.verbose = !self.verbose,
+            'h' | '?' => self.help = !self.help,
+            'j' => self.top += 1,
+            'k' => self.top = self.top.saturating_sub(1),
+            'q' => return Wish::Quit,
             _ => {}
         }
         Wish::Nothing
     }
 
-    /// The screen, from the top, for a terminal of so many columns and rows.
-    pub(super) fn draw(&self, torrents: &[Torrent], columns: usize, rows: usize) -> Vec<String> {
+    /// The screen, from the top, for a terminal of so many columns and rows. `errors`: why torrents
+    /// failed, by their hash.
+    pub(crate) fn draw(
+        &self,
+        torrents: &[Torrent],
+        errors: &BTreeMap<String, String>,
+        (columns, rows): (usize, usize),
+    ) -> Vec<String> {
         let mut lines = vec![total(torrents)];
         if self.help {
             lines.extend(HELP.lines().map(str::to_owned));
@@ -81,8 +105,14 @@ impl View {
             torrents.iter().filter(|torrent| self.filter.shows(torrent)).collect();
         shown.sort_by_key(|torrent| self.order.key(torrent));
         let mut hidden = torrents.len() - shown.len();
-        for torrent in shown {
+        // At least the last one stays.
+        let top = self.top.min(shown.len().saturating_sub(1));
+        hidden += top;
+        for torrent in shown.split_off(top) {
             let mut more = vec![summary(torrent, columns)];
+            more.extend(
+                errors.get(&torrent.hash).map(|why| format!("    failed: {}", printable(why))),
+            );
             if self.verbose {
                 more.push(detail(torrent));
             }
@@ -213,8 +243,8 @@ mod tests {
     /// Paths in the order in which they are shown after `keys`.
     fn shown(keys: &str) -> String {
         let mut view = View::default();
-        keys.bytes().for_each(|key| assert_eq!(view.press(key), Wish::Nothing));
-        let lines = view.draw(&torrents(), 80, 24);
+        keys.chars().for_each(|key| assert_eq!(view.press(Key::Char(key)), Wish::Nothing));
+        let lines = view.draw(&torrents(), &BTreeMap::new(), (80, 24));
         let paths = lines.iter().filter_map(|line| line.strip_prefix("/dev/"));
         paths.filter_map(|rest| rest.chars().next()).collect()
     }
@@ -233,15 +263,17 @@ mod tests {
             ("3", "bc"),
             ("3a", "abc"),
             ("hv", "abc"),
+            ("j", "bc"),
+            ("jjjjjk", "c"),
         ] {
             assert_eq!(shown(keys), paths, "{keys}");
         }
-        assert_eq!(View::default().press(b'q'), Wish::Quit);
+        assert_eq!(View::default().press(Key::Char('q')), Wish::Quit);
     }
 
     #[test]
     fn a_line_says_how_long_it_will_take() {
-        let lines = View::default().draw(&torrents(), 120, 24);
+        let lines = View::default().draw(&torrents(), &BTreeMap::new(), (120, 24));
         assert!(lines[0].starts_with("total  58%  D   0.88 GB/min   15.00 MB/s"), "{}", lines[0]);
         assert!(lines[0].ends_with("1 of 3 finished  ETA 0:00:08"), "{}", lines[0]);
         let bar = "[##########          ]  50%  D   0.59 GB/min   10.00 MB/s";
@@ -251,9 +283,18 @@ mod tests {
     #[test]
     fn a_small_terminal_is_not_overrun() {
         let mut view = View::default();
-        view.press(b'v');
-        let lines = view.draw(&torrents(), 30, 4);
+        view.press(Key::Char('v'));
+        let lines = view.draw(&torrents(), &BTreeMap::new(), (30, 4));
         assert_eq!((lines.len(), &lines[3][..]), (4, "2 more"));
         assert!(lines.iter().all(|line| line.chars().count() <= 30));
+    }
+
+    #[test]
+    fn why_a_torrent_failed_stands_below_it() {
+        let mut torrents = torrents();
+        torrents[0].hash = "ab".into();
+        let errors = BTreeMap::from([("ab".to_owned(), "disk\u{1b}[2J full".to_owned())]);
+        let lines = View::default().draw(&torrents, &errors, (80, 24));
+        assert_eq!(lines[3], "    failed: disk\\u{1b}[2J full");
     }
 }

@@ -64,11 +64,11 @@ impl Hooks {
         if let Some(command) = command
             && let Err(why) = run(command, &variables(ended))
         {
-            ui.note(&format!("{option} `{command}`: {why}"));
+            ui.warn(&format!("{option} `{command}`: {why}"));
         }
         for url in &self.webhooks {
             if let Err(why) = tell(url, &ended.describe(), POST_TIME_MAX) {
-                ui.note(&format!("--webhook: {why:#}"));
+                ui.warn(&format!("--webhook: {why:#}"));
             }
         }
     }

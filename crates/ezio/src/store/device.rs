@@ -1,6 +1,6 @@
 //! An image on a raw device, or in a file that holds what a device would.
 
-use super::{Store, StoreError, for_spans, io_reason};
+use super::{Store, StoreError, for_spans, open_reason};
 use anyhow::{Context as _, bail};
 use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -32,7 +32,7 @@ impl DeviceStore {
     /// If it cannot be opened, or ends before the last extent does.
     pub fn open(path: &Path, layout: Arc<Layout>) -> anyhow::Result<DeviceStore> {
         let file = File::open(path)
-            .map_err(|e| anyhow::anyhow!("open {}: {}", path.display(), io_reason(&e)))?;
+            .map_err(|e| anyhow::anyhow!("open {}: {}", path.display(), open_reason(path, &e)))?;
         DeviceStore::new(file, path, layout)
     }
 
@@ -244,6 +244,6 @@ mod tests {
 
     #[test]
     fn io_error_numbers_are_left_out_of_messages() {
-        assert_eq!(io_reason(&io::Error::from_raw_os_error(5)), "Input/output error");
+        assert_eq!(crate::store::io_reason(&io::Error::from_raw_os_error(5)), "Input/output error");
     }
 }

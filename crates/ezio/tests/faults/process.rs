@@ -127,12 +127,14 @@ impl Process {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Fails the test if it has panicked, or said more than `lines` lines that are no progress.
+    /// Fails the test if it has panicked, or said more than `lines` lines that are neither progress nor
+    /// what became of machines.
     #[track_caller]
     pub(crate) fn check_calm(&self, lines: usize) {
         let said = self.said();
         assert!(!said.contains("panicked"), "{said}");
-        let noise = said.lines().filter(|line| !line.contains(r#""event":"progress""#));
+        let wanted = ["progress", "machine", "all"].map(|name| format!(r#""event":"{name}""#));
+        let noise = said.lines().filter(|line| !wanted.iter().any(|event| line.contains(event)));
         assert!(noise.count() <= lines, "more than {lines} lines:\n{said}");
     }
 

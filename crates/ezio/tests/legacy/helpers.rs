@@ -1,6 +1,6 @@
 //! The helper programs of 2.x by their names, as Clonezilla's scripts call them.
 
-use crate::world::{Image, World, text};
+use crate::world::{Image, World, text, wait};
 use lab::Need;
 
 const NEEDS: [Need; 4] = [Need::Root, Need::Loop, Need::Program("ip"), Need::Program("tc")];
@@ -115,4 +115,40 @@ fn a_torrent_is_made_of_torrent_info() {
     let start =
         "d8:announce32:http://192.168.1.1:6969/announce10:created by10:CloneZilla13:creation datei";
     assert!(torrent.starts_with(start.as_bytes()), "{}", String::from_utf8_lossy(&torrent));
+}
+
+/// `ezio watch` of a daemon: objects, lines, and the screen of `ezio_ui.py`.
+#[test]
+fn a_daemon_is_watched_and_goes_on() {
+    lab::require!(NEEDS);
+    lab::require!([Need::Program("script"), Need::Program("timeout")]);
+    let world = World::new(2);
+    let image = Image::new(world.dir.path(), "sda1", 25);
+    let (source, target) = (image.source(world.path("from")), image.target(world.path("to")));
+    let _seeder = world.daemon(0, &[]);
+    let log = world.path("daemon.json");
+    let mut leecher = world.daemon(1, &["--log", text(&log), "--log-format", "json"]);
+    let objects = world.start(1, crate::ezio(), &["watch", "--json", "127.0.0.1:50051"]);
+    // Without an argument it finds what runs here.
+    let lines = world.start(1, crate::ezio(), &["watch"]);
+    world.add(0, &image, source.path(), true);
+    world.add(1, &image, target.path(), false);
+    wait("objects tell of the end", || objects.output().contains(r#""finished":true"#));
+    wait("lines do, too", || lines.output().contains("100%, "));
+    let command = format!(
+        "stty cols 80 rows 24; timeout --foreground -s TERM 4 {} watch 127.0.0.1:50051",
+        text(crate::ezio())
+    );
+    let script = lab::tool::find("script").expect("it was there");
+    let mut screen = world.start(1, &script, &["-qec", &command, "/dev/null"]);
+    screen.end();
+    let shown = screen.output();
+    assert!(shown.contains("daemon 127.0.0.1:50051") && shown.contains("total 100%"), "{shown:?}");
+    assert!(shown.rfind("\x1b[?1049l") > shown.rfind("\x1b[?1049h"), "{shown:?}");
+    let logged = std::fs::read_to_string(&log).unwrap();
+    assert!(logged.contains(r#""message":"a torrent is carried""#), "{logged}");
+    assert!(logged.contains(r#""message":"a peer is connected""#), "{logged}");
+    world.ask(1, |daemon| daemon.shutdown()).unwrap();
+    assert_eq!(leecher.end().code(), Some(0));
+    wait("that it is gone is told", || objects.output().contains(r#""event":"lost""#));
 }

@@ -214,6 +214,9 @@ pub(in crate::control) struct Machine {
     /// Of writing to the disk.
     pub(super) rate_stored: f64,
     pub(super) health: Health,
+    /// Since when it is so, and what was told of it last to who runs the server.
+    pub(super) health_since: Instant,
+    pub(super) health_told: Health,
     pub(super) reason: String,
     /// What was last told to those who look.
     pub(super) shown: Map<String, Value>,
@@ -234,6 +237,8 @@ impl Machine {
             rate_out: 0.0,
             rate_stored: 0.0,
             health: Health::Fine,
+            health_since: now,
+            health_told: Health::Fine,
             reason: String::new(),
             shown: Map::new(),
             end_told: false,

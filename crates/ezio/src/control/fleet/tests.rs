@@ -1,5 +1,4 @@
 use super::*;
-use std::time::Duration;
 
 const HASH: &str = "0101010101010101010101010101010101010101";
 
@@ -143,4 +142,22 @@ fn ends_are_told_once_each() {
     assert!(tick(&mut fleet).is_empty());
     tell(&mut fleet, Instant::now(), 1, &report("a", 1000, "done"));
     assert_eq!(tick(&mut fleet), ["\"a\" \"done\"", "2 of 2"]);
+}
+
+#[test]
+fn who_runs_the_server_hears_once_that_a_machine_is_gone_and_that_it_is_back() {
+    let (mut fleet, now) = (Fleet::new(), Instant::now());
+    let at = |second| now + Duration::from_secs(second);
+    tell(&mut fleet, now, 1, &report("a", 100, "downloading"));
+    let mut heard = Vec::new();
+    for second in 0..=40 {
+        if second >= 20 {
+            tell(&mut fleet, at(second), 1, &report("a", 100 + second, "downloading"));
+        }
+        fleet.tick(at(second), surroundings());
+        heard.extend(fleet.turns().into_iter().map(|turn| turn.0));
+    }
+    assert_eq!(heard.len(), 2, "{heard:?}");
+    assert!(heard[0].starts_with("a (10.0.0.1) is gone: no report for 10 s"), "{heard:?}");
+    assert_eq!(heard[1], "a (10.0.0.1) gets along again");
 }

@@ -59,7 +59,10 @@ pub(in crate::control) async fn watch(server: Arc<Server>) {
     loop {
         ticks.tick().await;
         let around = server.surroundings();
-        let ended = lock(&server.fleet).tick(Instant::now(), around);
+        let mut fleet = lock(&server.fleet);
+        let ended = fleet.tick(Instant::now(), around);
+        (server.config.looked)(&fleet.summary().clone(), fleet.turns());
+        drop(fleet);
         ended.into_iter().for_each(|ended| (server.config.ended)(ended));
     }
 }
@@ -205,7 +208,11 @@ async fn actions(State(server): Shared, request: Request) -> Response {
         return refuse(StatusCode::BAD_REQUEST, "an order is a JSON object");
     };
     match lock(&server.fleet).order(&order) {
-        Ok(count) => json(&json!({ "machines": count })),
+        Ok(count) => {
+            let (action, limit) = (order["action"].as_str(), order["limit"].as_u64());
+            tracing::info!(action, limit, machines = count, "an order was given");
+            json(&json!({ "machines": count }))
+        }
         Err(why) => refuse(StatusCode::BAD_REQUEST, why),
     }
 }

@@ -1,0 +1,87 @@
+//! Errors that say what to do next: each is made to happen, and its words are read.
+
+use super::{ezio, image, run, serve, text};
+use lab::{LoopDevice, LoopOptions, Need};
+use std::process::Command;
+
+/// Runs to its failure; what stands on the standard error.
+#[track_caller]
+fn fails(args: &[&str], words: &[&str]) {
+    let output = run(args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    assert!(said.starts_with("ezio: ") && said.lines().count() == 1, "{args:?}: {said}");
+    assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
+}
+
+#[test]
+fn servers_that_cannot_be_reached() {
+    let to = "--to=/tmp/never-made";
+    fails(
+        &["deploy", "http://127.0.0.1:1", to],
+        &["refused", "start `ezio serve` on that machine"],
+    );
+    fails(&["deploy", "http://no-such-host.invalid:6969", to], &["look up no-such-host", "DNS"]);
+    fails(&["deploy", "127.0.0.1:6969", to], &["write http://127.0.0.1:6969"]);
+    fails(&["deploy", "no.torrent", to], &["FROM is a torrent, its URL, or http://SERVER:6969"]);
+    fails(&["watch", "nothing"], &["as http://SERVER:6969, nor a daemon, as 127.0.0.1:50051"]);
+}
+
+#[test]
+fn ports_that_are_taken() {
+    let (_dir, path) = image(1 << 20);
+    let path = path.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let (addr, port) = (addr.to_string(), addr.port().to_string());
+    let serve = ["serve", path, "--raw", "-q", "--interface", "127.0.0.1"];
+    let http = [&serve[..], &["--port", "0", "--http", &addr]].concat();
+    fails(&http, &["in use", "ss -ltnp | grep :", "--http ADDR"]);
+    let peers = [&serve[..], &["--http", "127.0.0.1:0", "--port", &port]].concat();
+    fails(&peers, &["in use", "ss -ltnp | grep :", "--port"]);
+}
+
+#[test]
+fn disks_that_cannot_be_used() {
+    let (dir, path) = image(1 << 20);
+    let (_server, url) = serve(&path, &[]);
+    let out = dir.path().join("x.torrent").display().to_string();
+    for device in ["/dev/no-such-disk", "/dev/no/such"] {
+        fails(&["deploy", &url, "--to", device], &[device, "`lsblk` lists the disks"]);
+        fails(&["capture", device, "-o", &out], &[device, "`lsblk` lists the disks"]);
+        fails(&["serve", device, "--http", "127.0.0.1:0"], &[device, "`lsblk` lists the disks"]);
+    }
+    let image = path.to_str().unwrap();
+    fails(&["capture", image, "--raw", "-o", "/no/such/dir/x"], &["directory", "make it first"]);
+    fails(&["deploy", &url, "--to", "/dev/null"], &["character device", "give a block device"]);
+    lab::require!([Need::Root, Need::Loop, Need::Program("setpriv")]);
+    let small = dir.path().join("small");
+    std::fs::File::create(&small).unwrap().set_len(512 << 10).unwrap();
+    let small = LoopDevice::attach(&small, LoopOptions::default()).unwrap();
+    let small = small.path().to_str().unwrap();
+    fails(&["deploy", &url, "--to", small], &["the image needs 1048576", "take a larger device"]);
+    if !may_run() {
+        lab::skip!("only root may run {}", ezio().display());
+    }
+    let said = as_nobody(&["deploy", &url, "--to", small]);
+    assert!(said.contains("permission denied, run as root"), "{said}");
+    let said = as_nobody(&["capture", small, "-o", &out]);
+    assert!(said.contains("run as root"), "{said}");
+}
+
+fn nobody() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command
+}
+
+/// Whether nobody may run the program where it was built.
+fn may_run() -> bool {
+    nobody().args(["test", "-x"]).arg(ezio()).status().is_ok_and(|status| status.success())
+}
+
+fn as_nobody(args: &[&str]) -> String {
+    let output = nobody().arg(ezio()).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    text(&output.stderr)
+}
