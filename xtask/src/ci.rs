@@ -6,6 +6,7 @@
 use crate::run;
 use anyhow::{Context as _, bail, ensure};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,9 +42,12 @@ fn smoke() -> anyhow::Result<()> {
 
 /// Runs the README's test command and looks at what was skipped.
 fn test() -> anyhow::Result<()> {
-    eprintln!("+ cargo test --workspace");
+    let threads = 2 * std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    eprintln!("+ RUST_TEST_THREADS={threads} cargo test --workspace");
     let mut child = Command::new("cargo")
         .args(["test", "--workspace"])
+        // Most of them wait: for machines that are silent, for disks that are slow.
+        .env("RUST_TEST_THREADS", threads.to_string())
         // Tests print their skips there, past the capture of the test harness.
         .stderr(Stdio::piped())
         .spawn()
