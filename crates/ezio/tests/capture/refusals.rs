@@ -524,7 +524,8 @@ fn an_output_directory_that_cannot_be_written() {
     FileSystem::Ext4.make(disk.path()).unwrap();
     let mount = Mount::new(disk.path(), "ext4", "ro").unwrap();
     let source = bench.file("source.img", 1 << 20);
-    for (dir, why) in [(mount.path(), "Read-only file system"), (Path::new("/nowhere"), "No such")]
+    for (dir, why) in
+        [(mount.path(), "Read-only file system"), (Path::new("/nowhere"), "not there")]
     {
         let out = dir.join("x.torrent");
         let ran = ezio::run(Bench::args(&source, &out, "--raw"));
