@@ -37,6 +37,7 @@ fn smoke() -> anyhow::Result<()> {
     // Twenty seconds or so; `cargo xtask nightly` has many more.
     crate::nightly("500")?;
     crate::lab::smoke()?;
+    crate::deb::build()?;
     crate::lab::soak_smoke()
 }
 
@@ -45,7 +46,7 @@ fn test() -> anyhow::Result<()> {
     let threads = 2 * std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     eprintln!("+ RUST_TEST_THREADS={threads} cargo test --workspace");
     let mut child = Command::new("cargo")
-        .args(["test", "--workspace"])
+        .args(["test", "--workspace", "--no-fail-fast"])
         // Most of them wait: for machines that are silent, for disks that are slow.
         .env("RUST_TEST_THREADS", threads.to_string())
         // Tests print their skips there, past the capture of the test harness.

@@ -1,9 +1,11 @@
-//! The project's chores: `cargo xtask ci`, `bench`, `lab`, `nightly`, `mutants` and `soak`.
+//! The project's chores: `cargo xtask ci`, `bench`, `deb`, `lab`, `manual`, `nightly`, `mutants` and `soak`.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod ci;
+mod deb;
 mod lab;
+mod manual;
 mod mutants;
 mod reuse;
 
@@ -19,6 +21,8 @@ usage: cargo xtask COMMAND
                                 machine; as root, wants 3 x GIB of disk [default: 4 5]
   bench reuse [ROUNDS [BINARY]] a machine imaged again, when a tenth of its old image differs, beside
                                 a full deployment; as root [default: 3]
+  deb                           a package for Debian, in the target directory
+  manual [DIR]                  man pages and completions [default: target/manual]
   nightly [COUNT|FROM..TO]      the swarm in the simulator with drawn faults, a table of what
                                 happened, and the seeds that failed [default: 10000]
   mutants [NAME...]             faults of the scheduler that the simulator must notice
@@ -41,6 +45,9 @@ fn main() -> anyhow::Result<()> {
         ["bench", "reuse"] => reuse::main(3, None),
         ["bench", "reuse", rounds] => reuse::main(rounds.parse()?, None),
         ["bench", "reuse", rounds, binary] => reuse::main(rounds.parse()?, Some(Path::new(binary))),
+        ["deb"] => deb::build().map(drop),
+        ["manual"] => manual::write(Path::new("target/manual")),
+        ["manual", dir] => manual::write(Path::new(dir)),
         ["nightly"] => nightly("10000"),
         ["nightly", seeds] => nightly(seeds),
         ["mutants", ref names @ ..] => mutants::main(names),

@@ -389,6 +389,12 @@ impl CommonArgs {
     }
 }
 
+/// The command line as it is described, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the command of this process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
