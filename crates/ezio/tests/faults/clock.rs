@@ -52,6 +52,13 @@ impl Clock {
     }
 }
 
+/// Removes what the library leaves in shared memory when its process is killed.
+fn clean_up_after(process: u32) {
+    for name in ["faketime_shm_", "sem.faketime_sem_"] {
+        let _ = std::fs::remove_file(format!("/dev/shm/{name}{process}"));
+    }
+}
+
 /// Waits until a client has written `bytes`.
 #[track_caller]
 fn wait_for(client: &Process, bytes: u64) {
@@ -104,6 +111,7 @@ fn clocks_that_are_moved_by_hours_and_years_change_nothing() {
     // After a restart it is another day again; the state file is of a day that is yet to come.
     client.signal("KILL");
     assert_eq!(client.code(END_TIME_MAX), None);
+    clean_up_after(client.id());
     here.set("-20001d");
     let mut client = here.start(&args);
     client.note("pieces already: looking");

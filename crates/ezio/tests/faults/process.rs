@@ -33,6 +33,11 @@ pub(crate) struct Cost {
 }
 
 impl Process {
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts `ezio` with `args` and JSON, talking to loopback only.
     pub(crate) fn start(args: &[&str]) -> Process {
         Process::start_in(&[], args)
@@ -109,7 +114,7 @@ impl Process {
 
     /// How many files and sockets it has open.
     pub(crate) fn files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).map_or(0, Iterator::count)
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
@@ -118,7 +123,7 @@ impl Process {
 
     /// Sends a signal by name, as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        let command = format!("kill -{name} {}", self.child.id());
+        let command = format!("kill -{name} {}", self.id());
         lab::tool::run(&mut lab::tool::words(&command)).unwrap();
     }
 
@@ -139,7 +144,7 @@ impl Process {
     }
 
     pub(crate) fn cost(&self) -> Cost {
-        let path = format!("/proc/{}/status", self.child.id());
+        let path = format!("/proc/{}/status", self.id());
         let status = std::fs::read_to_string(path).unwrap();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
