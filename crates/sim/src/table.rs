@@ -18,12 +18,26 @@ pub enum Case {
     DeadEighth,
     /// Clients come spread over 0.3 of the ideal time. Each counts from its arrival.
     Joins,
+    /// One client sends at a tenth of the rate. In band, and rates have to be learnt, as below.
+    SlowUplink,
+    /// Three of eight clients do, at least one.
+    SlowUplinks,
+    /// Links of four kinds.
+    Mixed,
 }
 
 impl Case {
     /// All of them, in the order of the table.
-    pub const ALL: [Case; 5] =
-        [Case::Equal, Case::InBand, Case::SlowTenth, Case::DeadEighth, Case::Joins];
+    pub const ALL: [Case; 8] = [
+        Case::Equal,
+        Case::InBand,
+        Case::SlowTenth,
+        Case::DeadEighth,
+        Case::Joins,
+        Case::SlowUplink,
+        Case::SlowUplinks,
+        Case::Mixed,
+    ];
 
     /// What it is called in the table.
     #[must_use]
@@ -34,6 +48,9 @@ impl Case {
             Case::SlowTenth => "a tenth slow",
             Case::DeadEighth => "an eighth dies",
             Case::Joins => "joins over 0.3",
+            Case::SlowUplink => "slow uplink",
+            Case::SlowUplinks => "slow uplinks",
+            Case::Mixed => "mixed links",
         }
     }
 
@@ -42,7 +59,8 @@ impl Case {
     pub fn config(self, clients: usize, pieces: u32, seed: u64) -> Config {
         let mut config = Config::equal(clients, pieces, seed);
         let ideal = config.ideal_ns();
-        if self == Case::InBand {
+        if self == Case::InBand || self.has_uplinks() {
+            config.tells_rates = !self.has_uplinks();
             (config.in_band, config.latency_ns) = (true, config.piece_ns() / 400);
         }
         for client in 1..=clients {
@@ -57,6 +75,17 @@ impl Case {
                     config.faults.stops.push(Stop { node: client, at, how: How::Crash });
                 }
                 Case::SlowTenth | Case::DeadEighth => {}
+                Case::SlowUplink | Case::SlowUplinks => {
+                    let slow = if self == Case::SlowUplink { 1 } else { (clients * 3 / 8).max(1) };
+                    if client <= slow {
+                        config.nodes[client].up /= 10;
+                    }
+                }
+                Case::Mixed => {
+                    let (up, down) = MIXED[(client - 1) % MIXED.len()];
+                    let node = &mut config.nodes[client];
+                    (node.up, node.down) = (node.up * up / 100, node.down * down / 100);
+                }
                 Case::Joins => {
                     // Not in steps: the multiples of the golden ratio spread evenly.
                     let share = (client as u64 * 618_034) % 1_000_000;
@@ -67,9 +96,18 @@ impl Case {
         config
     }
 
+    /// Whether the sum of all uplinks may bind.
+    fn has_uplinks(self) -> bool {
+        matches!(self, Case::SlowUplink | Case::SlowUplinks | Case::Mixed)
+    }
+
     /// The figure of this case in thousandths of the ideal; `None` if somebody did not finish.
     #[must_use]
     pub fn figure(self, report: &Report) -> Option<u64> {
+        if self.has_uplinks() {
+            let config = self.config(report.finished.len() - 1, 1, 0);
+            return Some(report.ratio(1..report.finished.len())? * 1000 / bound(&config));
+        }
         let clients = report.finished.len() - 1;
         let counted = (1..=clients).filter(|&client| !self.is_set_apart(client, clients));
         match self {
@@ -81,10 +119,23 @@ impl Case {
     fn is_set_apart(self, client: usize, clients: usize) -> bool {
         match self {
             Case::Equal | Case::InBand | Case::Joins => false,
+            Case::SlowUplink | Case::SlowUplinks | Case::Mixed => false,
             Case::SlowTenth => client <= clients.div_ceil(10) && clients > 1,
             Case::DeadEighth => client <= clients.div_ceil(8) && clients > 1,
         }
     }
+}
+
+/// Up and down of mixed links in hundredths of the source's, in turn; as the lab has them.
+const MIXED: [(u64, u64); 4] = [(100, 100), (50, 100), (50, 75), (20, 75)];
+
+/// What nothing can be faster than, in thousandths of the image at the source's rate: the image into the
+/// slowest client, all copies out of all uplinks.
+fn bound(config: &Config) -> u64 {
+    let source = config.nodes[0].up * 1000;
+    let slowest = config.nodes[1..].iter().map(|node| source / node.down).max().unwrap_or(0);
+    let uplinks: u64 = config.nodes.iter().map(|node| node.up).sum();
+    slowest.max(source * (config.nodes.len() as u64 - 1) / uplinks).max(1000)
 }
 
 /// Runs every case for every number of clients and of pieces, the worst of all seeds counts, and
@@ -119,5 +170,6 @@ pub fn table(clients: &[usize], pieces: &[u32], seeds: &[u64]) -> String {
 
 const HEAD: &str = "\
 Makespan / ideal by number of clients, simulated: worst of the seeds.
-Ideal: the image at the link's rate. Network: see Config::equal and Case.
+Ideal: the image at the link's rate; where links differ, out of all uplinks if that takes longer.
+Network: see Config::equal and Case.
 ";
