@@ -114,6 +114,11 @@ impl Fleet {
     /// A second has gone by: looks at everything, tells the viewers what has changed. Returns what
     /// has come to its end since the last time.
     pub(super) fn tick(&mut self, now: Instant, around: Surroundings) -> Vec<Ended> {
+        let lens = |around: &Surroundings| -> Vec<u64> {
+            around.images.iter().map(|image| image.bytes).collect()
+        };
+        // In the first moments their lengths are not known.
+        let others = lens(&self.around) != lens(&around);
         self.around = around;
         self.ticks += 1;
         self.measure_server();
@@ -153,7 +158,7 @@ impl Fleet {
         told["count"] = ids.len().into();
         // Forgotten ones are rare: then the viewers begin anew.
         let copies = self.copies();
-        if copies != self.copies {
+        if others || copies != self.copies {
             self.copies = copies;
             told["images"] = self.images();
         }

@@ -124,7 +124,11 @@ const FLAGS: [&str; 10] = [
 impl Browser {
     /// Waits for its turn. A chromedriver now and then ends without a word; another one does not.
     pub(crate) fn start() -> anyhow::Result<Browser> {
-        Browser::try_start().or_else(|_| Browser::try_start())
+        let again = |_| {
+            std::thread::sleep(Duration::from_secs(1));
+            Browser::try_start()
+        };
+        Browser::try_start().or_else(again).or_else(again).or_else(again)
     }
 
     fn try_start() -> anyhow::Result<Browser> {

@@ -30,9 +30,11 @@ fn a_server_and_a_deployment_log_what_happens_once() {
     });
     let lines = objects(&server_log);
     let count = |words: &str| lines.iter().filter(|line| line["message"] == words).count();
-    for words in ["ezio begins", "serving", "a peer is connected", "a machine is done"] {
+    for words in ["ezio begins", "serving", "a machine is done"] {
         assert_eq!(count(words), 1, "{words}: {lines:#?}");
     }
+    // Both may have dialled.
+    assert!((1..=2).contains(&count("a peer is connected")), "{lines:#?}");
     let peer = lines.iter().find(|line| line["message"] == "a peer is connected").unwrap();
     assert!(peer["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{peer}");
     assert!(peer["client"].as_str().unwrap().starts_with("-XG"), "{peer}");

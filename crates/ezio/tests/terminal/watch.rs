@@ -54,9 +54,10 @@ fn a_room_is_watched_on_a_terminal_of_80_by_24() {
             ("lab-02 ", " downloading "),
         ];
         let mut rows = screen.iter();
-        words
-            .iter()
-            .all(|(start, word)| rows.any(|row| row.starts_with(start) && row.contains(word)))
+        screen[0].contains("classroom (1 MiB)")
+            && words
+                .iter()
+                .all(|(start, word)| rows.any(|row| row.starts_with(start) && row.contains(word)))
     });
     assert_eq!(screen.len(), 24);
     assert!(screen.iter().all(|line| line.chars().count() <= 80), "{screen:#?}");
