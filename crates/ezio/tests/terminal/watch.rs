@@ -54,7 +54,7 @@ fn a_room_is_watched_on_a_terminal_of_80_by_24() {
             ("lab-02 ", " downloading "),
         ];
         let mut rows = screen.iter();
-        screen[0].contains("classroom (1 MiB)")
+        screen.first().is_some_and(|line| line.contains("classroom (1 MiB)"))
             && words
                 .iter()
                 .all(|(start, word)| rows.any(|row| row.starts_with(start) && row.contains(word)))
