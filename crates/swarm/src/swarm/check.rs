@@ -54,11 +54,6 @@ impl Swarm {
             let copies = copies.filter(|peer| peer.have.has(piece)).count();
             assert_eq!(usize::from(torrent.copies[piece as usize]), copies, "copies of {piece}");
         }
-        if let Some(injection) = &torrent.injection {
-            injection.check(|peer, piece| {
-                self.peers.get(&peer).is_some_and(|peer| peer.have.has(piece))
-            });
-        }
         assert_eq!(torrent.stored, stored, "stored pieces");
         assert_eq!(torrent.in_flight, in_flight, "pieces in flight of a torrent");
         for (&piece, active) in &torrent.active {

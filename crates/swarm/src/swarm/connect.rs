@@ -300,7 +300,7 @@ impl Swarm {
         peer.useful += u32::from(!torrent.have.has(piece));
         torrent.copies[piece as usize] += 1;
         if let Some(injection) = &mut torrent.injection {
-            injection.seen(piece, id, torrent.copies[piece as usize]);
+            injection.seen(piece);
             if peer.is_stranger() {
                 self.reveal(id);
             }
@@ -319,9 +319,6 @@ impl Swarm {
         peer.wanted -= u32::from(torrent.open.has(piece));
         peer.useful -= u32::from(!torrent.have.has(piece));
         torrent.copies[piece as usize] -= 1;
-        if let Some(injection) = &mut torrent.injection {
-            injection.gone(piece, id);
-        }
         self.drop_lease(id, piece, false);
         self.dirty = true;
     }

@@ -24,9 +24,6 @@ pub(crate) struct Injection {
     tries: BTreeMap<u32, u32>,
     /// Granted to that peer then, and not announced by anybody yet.
     out: BTreeMap<u32, (PeerId, Time)>,
-    /// Which single peer has a piece, and how many each has that nobody else has.
-    sole: BTreeMap<u32, PeerId>,
-    soles: BTreeMap<PeerId, u32>,
     /// Whether strangers were shown everything.
     revealed: bool,
 }
@@ -39,8 +36,6 @@ impl Injection {
             lost: BTreeSet::new(),
             tries: BTreeMap::new(),
             out: BTreeMap::new(),
-            sole: BTreeMap::new(),
-            soles: BTreeMap::new(),
             revealed: false,
         }
     }
@@ -69,48 +64,8 @@ impl Injection {
         self.out.values().filter(|(to, _)| *to == peer).map(|_| 1).sum()
     }
 
-    /// Whether `peer` keeps what it was given: it has more pieces that nobody else has than who passes
-    /// on what it gets ever does.
-    pub(crate) fn keeps(&self, peer: PeerId) -> bool {
-        self.soles.get(&peer).is_some_and(|&soles| soles > SOLES_MAX)
-    }
-
-    /// `peer` does not have `piece` any more.
-    pub(crate) fn gone(&mut self, piece: u32, peer: PeerId) {
-        if self.sole.get(&piece) == Some(&peer) {
-            self.shared(piece);
-        }
-    }
-
-    /// Panics if what is noted of peers is not so.
-    pub(crate) fn check(&self, has: impl Fn(PeerId, u32) -> bool) {
-        let mut soles = BTreeMap::new();
-        for (&piece, &peer) in &self.sole {
-            assert!(has(peer, piece), "piece {piece} is with {peer:?} alone, who lacks it");
-            *soles.entry(peer).or_default() += 1;
-        }
-        assert_eq!(self.soles, soles, "pieces that one peer alone has");
-    }
-
-    /// `piece` is with one peer no longer.
-    fn shared(&mut self, piece: u32) {
-        if let Some(peer) = self.sole.remove(&piece)
-            && let Some(soles) = self.soles.get_mut(&peer)
-        {
-            *soles -= 1;
-            if *soles == 0 {
-                self.soles.remove(&peer);
-            }
-        }
-    }
-
-    /// `peer` said it has `piece`, as one of `copies`.
-    pub(crate) fn seen(&mut self, piece: u32, peer: PeerId, copies: u16) {
-        self.shared(piece);
-        if copies == 1 {
-            self.sole.insert(piece, peer);
-            *self.soles.entry(peer).or_default() += 1;
-        }
+    /// A peer said it has `piece`.
+    pub(crate) fn seen(&mut self, piece: u32) {
         self.out.remove(&piece);
         self.lost.remove(&piece);
         self.tries.remove(&piece);
@@ -127,8 +82,6 @@ impl Injection {
     /// Everything on its way to `peer` is lost.
     pub(crate) fn lose_peer(&mut self, peer: PeerId) {
         self.lose_where(|(to, _)| *to == peer);
-        self.sole.retain(|_, only| *only != peer);
-        self.soles.remove(&peer);
     }
 
     /// As if `peer` had been given nothing.
@@ -188,9 +141,6 @@ impl Torrent {
         Some(piece)
     }
 }
-
-/// Pieces that one peer alone has, and still is taken for one that passes them on.
-const SOLES_MAX: u32 = 4;
 
 /// How often a source gives a piece that nobody announces. Then it is left to those who ask for it.
 const TRIES_MAX: u32 = 4;

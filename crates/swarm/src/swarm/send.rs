@@ -122,7 +122,7 @@ impl Swarm {
             if crowd.is_some_and(|crowd| crowd.turns >= GRANTS_PER_PEER) {
                 return None;
             }
-            let rank = (crowd.is_some(), self.receiver_rank(id, peer, torrent)?);
+            let rank = (crowd.is_some(), self.receiver_rank(peer, torrent)?);
             Some((torrent.virtual_time, peer.torrent, rank, id))
         };
         self.peers.iter().filter_map(waiting).min().map(|(.., id)| id)
@@ -164,12 +164,7 @@ impl Swarm {
 
     /// Who is served first: whoever has fewest turns of ours, then least on its way, then waits
     /// longest. What only a source has goes first to those who can pass it on quickly.
-    fn receiver_rank(
-        &self,
-        id: PeerId,
-        peer: &Peer,
-        torrent: &Torrent,
-    ) -> Option<impl Ord + use<>> {
+    fn receiver_rank(&self, peer: &Peer, torrent: &Torrent) -> Option<impl Ord + use<>> {
         let may = peer.interested
             && !torrent.paused
             && torrent.has_something()
@@ -179,30 +174,11 @@ impl Swarm {
                 Kind::Stranger => peer.grants.is_empty(),
                 Kind::Unknown(_) => false,
             }
-            && !self.must_wait(peer, torrent)
-            && !self.keeps_what_it_gets(id, torrent);
+            && !self.must_wait(peer, torrent);
         let injecting = torrent.injection.as_ref().is_some_and(|injection| !injection.is_over());
         let slow = injecting && Self::is_slow(peer.rate, self.uplink());
         let load = if peer.is_stranger() { STRANGER_LOAD } else { peer.load };
         may.then_some((slow, peer.grants.len(), load, peer.waiting_since))
-    }
-
-    /// Whether what only a source has is better given to others: `id` has pieces that it does not pass
-    /// on, and somebody else does, who takes them about as fast. Who takes slowly is no reason: nobody
-    /// could pass anything on to him.
-    fn keeps_what_it_gets(&self, id: PeerId, torrent: &Torrent) -> bool {
-        let Some(injection) = torrent.injection.as_ref().filter(|i| !i.is_over()) else {
-            return false;
-        };
-        let had = self.peers.get(&id).map_or(0, |peer| peer.have.count());
-        let passes_on = |other: &PeerId| {
-            let takes = self.peers.get(other).is_some_and(|peer| {
-                let fast = peer.have.count() * 2 >= had;
-                fast && peer.is_own() && peer.interested && self.now >= peer.snubbed_until
-            });
-            takes && !injection.keeps(*other)
-        };
-        injection.keeps(id) && torrent.peers.iter().any(passes_on)
     }
 
     fn grant(&mut self, id: PeerId) {

@@ -168,37 +168,6 @@ fn a_source_gives_again_what_was_lost_with_its_receiver() {
 }
 
 #[test]
-fn a_source_gives_nothing_more_to_who_keeps_what_it_gets() {
-    let mut node = Node::new(Start::Source, 100);
-    let (keeper, other) = (node.own(1, &[]), node.own(2, &[]));
-    let say = |peer, piece| Event::Message(peer, Message::Have(piece));
-    let mut grants = named(&node.on(Event::Message(keeper, Message::Interested)));
-    // With nobody else there is nobody to pass anything on to.
-    for had in 0..6 {
-        assert!(had < grants.len(), "after {had} pieces: {grants:?}");
-        node.on(Event::Requested(keeper, PIECE.into()));
-        grants.extend(named(&node.on(Event::Served(keeper, PIECE.into()))));
-        grants.extend(named(&node.on(say(keeper, grants[had].1))));
-    }
-    // The other has nearly as many, and passes them on: four of six are with both.
-    (50..56).for_each(|piece| drop(node.on(say(other, piece))));
-    (50..54).for_each(|piece| drop(node.on(say(keeper, piece))));
-    node.on(Event::Message(other, Message::Interested));
-    let before = grants.len();
-    for _ in 6..before {
-        node.on(Event::Requested(keeper, PIECE.into()));
-        let actions = node.on(Event::Served(keeper, PIECE.into()));
-        assert!(named(&actions).iter().all(|&(to, _)| to != keeper), "{actions:?}");
-    }
-    // What the keeper had alone is with the other too: it passes on.
-    let mut later = Vec::new();
-    for &(_, piece) in &grants[..6] {
-        later.extend(named(&node.on(say(other, piece))));
-    }
-    assert!(later.iter().any(|&(to, _)| to == keeper), "{later:?}");
-}
-
-#[test]
 fn a_source_skips_what_a_peer_has_already() {
     let mut node = Node::new(Start::Source, 4);
     let (a, _) = (node.own(1, &[]), node.own(2, &[0, 2]));
