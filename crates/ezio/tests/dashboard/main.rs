@@ -350,9 +350,11 @@ fn five_hundred_machines_stay_smooth() {
         let reports = room.reports.load(std::sync::atomic::Ordering::Relaxed) - reported;
         let number = |key: &str| found[key].as_f64().unwrap();
         let mean = number("time") / number("count").max(1.0);
+        let touched = number("touched") / number("count").max(1.0);
         eprintln!(
-            "{view}: {:.0} reports/s; a change takes {mean:.1} ms to show, at most {:.1} ms; \
-             {:.0} bytes a change; the server takes {:.1} % of a core",
+            "{view}: {:.0} reports/s; a change touches {touched:.0} machines on the page and takes \
+             {mean:.1} ms to show, at most {:.1} ms; {:.0} bytes a change; the server takes {:.1} % \
+             of a core",
             reports as f64 / seconds,
             number("longest"),
             number("bytes") / number("messages").max(1.0),
@@ -360,8 +362,9 @@ fn five_hundred_machines_stay_smooth() {
         );
         assert!(number("count") >= 3.0, "{found}");
         assert!(number("messages") >= 3.0, "{found}");
-        // A tenth of a second is felt. This machine may be busy with other tests.
-        assert!(mean < 100.0, "{found}");
+        // What is out of sight costs nothing, and the page is not drawn for each report.
+        assert!((1.0..200.0).contains(&touched), "{found}");
+        assert!(number("count") / seconds < 5.0, "{found}");
         assert!(number("bytes") / number("messages") < 200_000.0, "{found}");
         assert!(reports as f64 / seconds > 100.0, "{reports} reports in {seconds} s");
     }
@@ -370,8 +373,16 @@ fn five_hundred_machines_stay_smooth() {
 
 /// Counts what the page does, from now on. `render` and `take` are functions of its script.
 const MEASURE: &str = "
-    window.measured = { time: 0, longest: 0, count: 0, bytes: 0, messages: 0 };
+    window.measured = { time: 0, longest: 0, count: 0, bytes: 0, messages: 0, touched: 0 };
     if (!window.original) {
+        const observer = new MutationObserver((records) => {
+            const of = ({ target }) => (target.closest ? target : target.parentElement)?.closest('.tile, tr');
+            measured.touched += new Set(records.map(of)).size;
+        });
+        for (const id of ['tiles', 'rows']) {
+            observer.observe(document.getElementById(id),
+                { subtree: true, childList: true, characterData: true, attributes: true });
+        }
         window.original = [render, take];
         render = () => {
             const start = performance.now();

@@ -185,17 +185,43 @@ function compare(a, b) {
   return (sortDown ? -order : order) || natural.compare(a.host, b.host) || a.id - b.id;
 }
 
+/* What is out of sight is brought up to date in turn only: what a change costs follows from the size
+   of the window and not from the number of machines. */
+const OUT_OF_SIGHT_ROUNDS = 16;
+let round = 0;
+
+const inSight = new IntersectionObserver((entries) => {
+  for (const entry of entries) entry.target.shows.seen = entry.isIntersecting;
+  if (entries.some(({ target }) => target.shows.seen && target.shows.stale)) schedule();
+}, { rootMargin: "50%" });
+
+function watched(part) {
+  part.stale = part.seen = true;
+  part.node.shows = part;
+  inSight.observe(part.node);
+  return part;
+}
+
+function refresh(part, m) {
+  part.update(m);
+  part.stale = false;
+}
+
+function refreshAll() {
+  for (const { m, tile, row } of machines.values()) for (const part of [tile, row]) if (part?.stale) refresh(part, m);
+}
+
 function showMachines() {
   const list = [...machines.values()].filter((known) => matches(known.m)).sort((a, b) => compare(a.m, b.m));
   const kind = view === "tiles" ? "tile" : "row";
-  for (const known of list) {
-    if (!known[kind]) { known[kind] = view === "tiles" ? newTile(known.m) : newRow(known.m); known.dirty = true; }
-    const part = known[kind];
-    if (known.dirty || part.stale) { part.update(known.m); part.stale = false; }
-    const other = known[kind === "tile" ? "row" : "tile"];
-    if (known.dirty && other) other.stale = true;
+  round += 1;
+  list.forEach((known, i) => {
+    known[kind] ??= watched(view === "tiles" ? newTile(known.m) : newRow(known.m));
+    if (known.dirty) for (const part of [known.tile, known.row]) if (part) part.stale = true;
     known.dirty = false;
-  }
+    const part = known[kind];
+    if (part.stale && (part.seen || (i + round) % OUT_OF_SIGHT_ROUNDS === 0)) refresh(part, known.m);
+  });
   const ids = list.map((known) => known.m.id);
   if (ids.length !== shownOrder.length || ids.some((id, i) => id !== shownOrder[i]) || shownOrder.view !== view) {
     place(view === "tiles" ? $("tiles") : $("rows"), list.map((known) => known[kind].node));
@@ -235,7 +261,7 @@ function newTile(m) {
     setText(eta, m.phase === "done" ? formatClock(m.seconds) : over ? "" : formatClock(m.eta_seconds));
     setAttr(button, "title", m.reason || m.error || (m.phase === "done" ? "average, and time" : "receives, and time left"));
   };
-  return { node, update, stale: false };
+  return { node, update };
 }
 
 const COLUMNS = [
@@ -269,7 +295,7 @@ function newRow(m) {
     setText(cells[9], String(m.peers));
     setText(cells[10], m.reason || m.error);
   };
-  return { node, update, stale: false };
+  return { node, update };
 }
 
 function showColumns() {
@@ -485,6 +511,7 @@ document.addEventListener("keydown", (event) => {
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function showTheme() { document.documentElement.dataset.theme = store.get("ezio-theme") || (dark.matches ? "dark" : "light"); }
+window.addEventListener("beforeprint", refreshAll);
 dark.addEventListener("change", showTheme);
 $("theme").addEventListener("click", () => {
   const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
