@@ -3,7 +3,7 @@ mod tiers;
 use super::*;
 use lab::{Need, require};
 use serde_json::{Value, json};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 
@@ -546,6 +546,7 @@ impl Cable {
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "--ignored", "--nocapture", name])
             .env("EZIO_TEST_END", end.to_string())
+            .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
             .spawn()
@@ -568,8 +569,14 @@ fn nodes_meet_across_a_cable_in_both_families() {
         Ok(cable) => cable,
         Err(why) => lab::skip!("no network namespaces: {why}"),
     };
-    let ends = [0, 1].map(|end| cable.run(end, "control::tests::at_one_end_of_a_cable"));
-    for end in ends {
+    let mut ends = [0, 1].map(|end| cable.run(end, "control::tests::at_one_end_of_a_cable"));
+    // Each stays until the other has found it, or has ended without.
+    for end in &mut ends {
+        let lines = BufReader::new(end.stdout.as_mut().unwrap()).lines();
+        lines.map_while(Result::ok).find(|line| line == FOUND);
+    }
+    for mut end in ends {
+        drop(end.stdin.take());
         let output = end.wait_with_output().unwrap();
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
@@ -596,10 +603,20 @@ fn at_one_end_of_a_cable() {
         };
         wanted.retain(|family| *family != found);
     }
+    println!("\n{FOUND}");
+    let (over, is_over) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        over.send(())
+    });
     // The other end may need one more announce of ours.
-    node.control.starving(HASH);
-    let _ = node.events.recv_timeout(Duration::from_secs(6));
+    while is_over.recv_timeout(Duration::from_secs(1)).is_err() {
+        node.control.starving(HASH);
+    }
 }
+
+/// A line that an end of the cable prints when it has found the other.
+const FOUND: &str = "found";
 
 #[test]
 fn who_announces_is_answered() {
