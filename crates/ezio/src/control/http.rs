@@ -411,7 +411,7 @@ async fn report(
         Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the report did not come"),
     };
     match lock(&server.fleet).reports.keep(Instant::now(), ends.remote, &body) {
-        Ok(machine) => json(&machine.answer()),
+        Ok(answer) => json(&answer),
         Err(error @ ReportError::Malformed) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(error @ ReportError::Full) => {
             refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())

@@ -59,13 +59,14 @@ pub(super) enum ReportError {
 }
 
 impl Reports {
-    /// Keeps what `from` reports in `body`, in place of what the same node reported before.
+    /// Keeps what `from` reports in `body`, in place of what the same node reported before. Returns
+    /// what it is answered: an object, `{}` if there is nothing to do.
     pub(super) fn keep(
         &mut self,
         now: Instant,
         from: IpAddr,
         body: &[u8],
-    ) -> Result<&mut Machine, ReportError> {
+    ) -> Result<Value, ReportError> {
         let value: Value = serde_json::from_slice(body).map_err(|_| ReportError::Malformed)?;
         let node = value.get("node").and_then(Value::as_str).ok_or(ReportError::Malformed)?;
         if node.is_empty() || node.chars().nth(NODE_LEN_MAX).is_some() {
@@ -77,6 +78,11 @@ impl Reports {
             if !self.has_room(&key, body.len()) {
                 return Err(ReportError::Full);
             }
+        }
+        if let Some(before) = self.nodes.get(&key)
+            && is_overtaken(&value, &before.value)
+        {
+            return Ok(before.machine.answer());
         }
         let facts = Facts::parse(&value);
         let before = self.nodes.remove(&key);
@@ -92,8 +98,9 @@ impl Reports {
                 Machine::new(self.met, key.0.to_string(), facts, now)
             }
         };
-        let report = Report { value, len: body.len(), at: now, machine };
-        Ok(&mut self.nodes.entry(key).insert_entry(report).into_mut().machine)
+        let answer = machine.answer();
+        self.nodes.insert(key, Report { value, len: body.len(), at: now, machine });
+        Ok(answer)
     }
 
     /// All reports: where from, how many seconds ago, what.
@@ -130,6 +137,13 @@ impl Reports {
         self.nodes.retain(|_, report| now.duration_since(report.at) < STALE);
         self.bytes = self.nodes.values().map(|report| report.len).sum();
     }
+}
+
+/// Whether `new` was made before `old`, by the same process: two connections do not keep an order,
+/// and the last word counts.
+fn is_overtaken(new: &Value, old: &Value) -> bool {
+    let number = |report: &Value| report["number"].as_u64();
+    new["run"] == old["run"] && number(new) < number(old)
 }
 
 /// Where a node reports, and what.
@@ -215,6 +229,20 @@ mod tests {
             {"addr": "10.0.0.1", "age": 3, "report": {"node": "b"}},
         ]);
         assert_eq!(reports.list(now + Duration::from_secs(3)), wanted);
+    }
+
+    #[test]
+    fn a_report_that_was_overtaken_does_not_count() {
+        let (mut reports, now) = (Reports::default(), Instant::now());
+        let report = |run: u32, number: u32| json!({"node": "a", "run": run, "number": number});
+        let mut last = |run: u32, number: u32| {
+            check(&mut reports, now, "10.0.0.1", &report(run, number).to_string(), Ok(()));
+            reports.list(now)[0]["report"].clone()
+        };
+        assert_eq!(last(1, 7), report(1, 7));
+        assert_eq!(last(1, 6), report(1, 7));
+        assert_eq!(last(1, 8), report(1, 8));
+        assert_eq!(last(2, 0), report(2, 0), "a new process counts from zero");
     }
 
     #[test]

@@ -23,12 +23,14 @@ pub(super) struct Reporter {
     now: Arc<Mutex<Now>>,
 }
 
-/// What does not change while the process runs.
+/// Who this is, as long as the process runs.
 struct Identity {
     node: String,
     host: String,
     /// Tells processes on one machine apart that follow each other.
     run: String,
+    /// How many reports there were.
+    reports: AtomicU64,
     serial: String,
     interface: String,
     mac: String,
@@ -110,6 +112,7 @@ impl Reporter {
             node: format!("{host} {}", deploy.to.join(" ")).chars().take(128).collect(),
             host,
             run: format!("{process}-{since}"),
+            reports: AtomicU64::new(0),
             serial: machine::serial().unwrap_or_default(),
             mac: interfaces::mac(&interface).unwrap_or_default(),
             interface,
@@ -226,6 +229,7 @@ impl Reporter {
             "node": identity.node,
             "host": identity.host,
             "run": identity.run,
+            "number": identity.reports.fetch_add(1, Ordering::Relaxed),
             "device": now.targets.device,
             "model": now.targets.model,
             "disk_serial": now.targets.serial,

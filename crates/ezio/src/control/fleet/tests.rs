@@ -14,8 +14,7 @@ fn report(host: &str, stored: u64, phase: &str) -> Value {
 
 fn tell(fleet: &mut Fleet, now: Instant, addr: u8, report: &Value) -> Value {
     let from = std::net::Ipv4Addr::new(10, 0, 0, addr).into();
-    let machine = fleet.reports.keep(now, from, report.to_string().as_bytes()).unwrap();
-    machine.answer()
+    fleet.reports.keep(now, from, report.to_string().as_bytes()).unwrap()
 }
 
 fn surroundings() -> Surroundings {
