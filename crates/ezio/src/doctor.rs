@@ -130,3 +130,16 @@ impl Tally {
         ui.print(&printable(&lines));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not as it should be comes with advice, and nothing else does.
+    #[track_caller]
+    pub(super) fn check(finding: &Finding, verdict: Verdict, words: &str) {
+        let all = format!("{}: {} -> {}", finding.check, finding.text, finding.advice);
+        assert!(finding.verdict == verdict && all.contains(words), "{finding:?}");
+        assert_eq!(finding.advice.is_empty(), verdict == Verdict::Ok, "{finding:?}");
+    }
+}

@@ -164,15 +164,10 @@ fn room_for(check: String, free: u64, needed: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{self, Ok as Fine, Warning, Wrong};
+    use super::super::Verdict::{Ok as Fine, Warning, Wrong};
+    use super::super::tests::check;
     use super::*;
     use crate::device::BlockDevice;
-
-    #[track_caller]
-    fn check(finding: &Finding, verdict: Verdict, words: &str) {
-        let all = format!("{}: {} -> {}", finding.check, finding.text, finding.advice);
-        assert!(finding.verdict == verdict && all.contains(words), "{finding:?}");
-    }
 
     fn disk() -> Device {
         let block = BlockDevice { major: 8, minor: 0, name: "sda".into(), disk: None };

@@ -237,14 +237,9 @@ fn firewall(signs: &Signs) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict::{self, Ok as Fine, Warning, Wrong};
+    use super::super::Verdict::{Ok as Fine, Warning, Wrong};
+    use super::super::tests::check;
     use super::*;
-
-    #[track_caller]
-    fn check(finding: &Finding, verdict: Verdict, words: &str) {
-        let all = format!("{}: {} -> {}", finding.check, finding.text, finding.advice);
-        assert!(finding.verdict == verdict && all.contains(words), "{finding:?}");
-    }
 
     fn good() -> Nic {
         let (name, speed) = ("eth0".to_owned(), Some(1000));

@@ -145,15 +145,8 @@ fn notes(free: Option<u64>) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::{Verdict, tests::check};
     use super::*;
-
-    #[track_caller]
-    fn check(finding: &Finding, verdict: Verdict, words: &str) {
-        let all = format!("{}: {} -> {}", finding.check, finding.text, finding.advice);
-        assert!(finding.verdict == verdict && all.contains(words), "{finding:?}");
-        assert_eq!(finding.advice.is_empty(), verdict == Verdict::Ok, "{finding:?}");
-    }
 
     #[test]
     fn the_machine_is_judged_by_its_facts() {
