@@ -265,6 +265,41 @@ impl Arms {
             turn(*addr, &mut random);
         }
     }
+
+    /// Keeps so many of what `open` makes until the end, and gives each its `turn` again and again,
+    /// which returns whether anything moved. Who fails has been sent away.
+    fn with_many<T>(
+        &self,
+        seed: u64,
+        count: usize,
+        mut open: impl FnMut(&mut Random) -> io::Result<T>,
+        mut turn: impl FnMut(&mut T, &mut Random) -> io::Result<bool>,
+    ) {
+        let (mut random, mut many) = (Random::new(seed), Vec::new());
+        while !self.is_over() {
+            if many.len() < count {
+                match open(&mut random) {
+                    Ok(one) => many.push(one),
+                    Err(_) => rest(),
+                }
+            }
+            let (mut moved, before) = (false, many.len());
+            many.retain_mut(|one| {
+                let result = turn(one, &mut random);
+                moved |= matches!(result, Ok(true));
+                result.is_ok()
+            });
+            Done::add(&self.done.ended, (before - many.len()) as u64);
+            if !moved {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+/// Nobody there, or nothing goes: not at once again.
+fn rest() {
+    thread::sleep(Duration::from_millis(20));
 }
 
 /// Connections that are kept, and fed now and then.

@@ -1,6 +1,6 @@
 //! Attacks on the server's HTTP: the tracker, reports, pages.
 
-use super::{Arms, Done, Herd, waits};
+use super::{Arms, Done, Herd, rest, waits};
 use lab::Random;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ pub(super) fn slow_heads(arms: &Arms, _seed: u64) {
                     herd.keep(stream);
                 }
             }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
+            Err(_) => rest(),
         }
         herd.feed(arms, |stream| {
             Done::add(&arms.done.sent, 1);
@@ -132,38 +132,16 @@ const AHEAD: usize = 8;
 
 /// Sends requests on several connections at a time, some ahead of their answers.
 fn ask(arms: &Arms, seed: u64, request: impl Fn(&mut Random) -> Vec<u8>) {
-    let mut random = Random::new(seed);
-    let mut lines: Vec<Line> = Vec::new();
-    while !arms.is_over() {
-        if lines.len() < LINES {
-            match Line::open(arms) {
-                Ok(line) => lines.push(line),
-                Err(_) => thread::sleep(Duration::from_millis(20)),
+    let open = |_: &mut Random| Line::open(arms);
+    arms.with_many(seed, LINES, open, |line, random| {
+        if line.out.is_empty() && line.quiet() {
+            for _ in 0..AHEAD {
+                line.out.extend(request(random));
             }
+            Done::add(&arms.done.requests, AHEAD as u64);
         }
-        let mut moved = false;
-        lines.retain_mut(|line| {
-            if line.out.is_empty() && line.quiet() {
-                for _ in 0..AHEAD {
-                    line.out.extend(request(&mut random));
-                }
-                Done::add(&arms.done.requests, AHEAD as u64);
-            }
-            match line.turn(arms) {
-                Ok(more) => {
-                    moved |= more;
-                    true
-                }
-                Err(_) => {
-                    Done::add(&arms.done.ended, 1);
-                    false
-                }
-            }
-        });
-        if !moved {
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
+        line.turn(arms)
+    });
 }
 
 /// A connection with requests on their way.

@@ -1,6 +1,6 @@
 //! Attacks on the port for peers, and on the local network's discovery.
 
-use super::{Arms, Done, Herd, WAIT, waits};
+use super::{Arms, Done, Herd, WAIT, rest, waits};
 use lab::Random;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -70,31 +70,11 @@ pub(super) fn slow_handshakes(arms: &Arms, seed: u64) {
 
 /// Peers that ask for everything again and again and read what comes.
 pub(super) fn leech(arms: &Arms, seed: u64) {
-    let mut leeches: Vec<Leech> = Vec::new();
-    let mut random = Random::new(seed);
-    while !arms.is_over() {
-        if leeches.len() < LEECHES {
-            let addr = arms.peers[random.below(arms.peers.len() as u64) as usize];
-            match Leech::meet(arms, addr, &mut random) {
-                Ok(leech) => leeches.push(leech),
-                Err(_) => rest(),
-            }
-        }
-        let mut moved = false;
-        leeches.retain_mut(|leech| match leech.turn(arms, &mut random) {
-            Ok(more) => {
-                moved |= more;
-                true
-            }
-            Err(_) => {
-                Done::add(&arms.done.ended, 1);
-                false
-            }
-        });
-        if !moved {
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
+    let open = |random: &mut Random| {
+        let addr = arms.peers[random.below(arms.peers.len() as u64) as usize];
+        Leech::meet(arms, addr, random)
+    };
+    arms.with_many(seed, LEECHES, open, |leech, random| leech.turn(arms, random));
 }
 
 /// Peers of a thread: with four threads more than all places of the server and eight clients.
@@ -236,9 +216,4 @@ pub(super) fn search(arms: &Arms, seed: u64) {
         // The queue of his link throws away what is more, and so much is enough to fill it.
         thread::sleep(Duration::from_micros(500));
     }
-}
-
-/// Nobody there, or nothing goes: not at once again.
-fn rest() {
-    thread::sleep(Duration::from_millis(20));
 }
