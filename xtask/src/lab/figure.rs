@@ -53,6 +53,10 @@ pub(super) enum Measure {
     SourceSeeks,
     /// Seeks of the median client's disk for a piece.
     TargetSeeks,
+    /// Bytes that were read of the median client's disk, over those of the image.
+    TargetReads,
+    /// How long the median client's disk was busy, over the bound.
+    TargetBusy,
 }
 
 /// Whose time.
@@ -184,7 +188,11 @@ impl Measure {
                 sample.source.map(|disk| disk.read_bytes as f64 / sample.image_bytes as f64)
             }
             Measure::SourceSeeks => sample.source.map(|disk| disk.seeks as f64 / pieces),
-            Measure::TargetSeeks => sample.target_seeks.map(|seeks| seeks / pieces),
+            Measure::TargetSeeks => sample.target(|disk| disk.seeks as f64 / pieces),
+            Measure::TargetReads => {
+                sample.target(|disk| disk.read_bytes as f64 / sample.image_bytes as f64)
+            }
+            Measure::TargetBusy => Some(sample.target(|disk| disk.busy_s)? / sample.bound_s?),
         }
     }
 }
@@ -215,6 +223,8 @@ impl fmt::Display for Measure {
             Measure::SourceReads => "source read, copies",
             Measure::SourceSeeks => "source seeks a piece",
             Measure::TargetSeeks => "target seeks a piece",
+            Measure::TargetReads => "target read, copies",
+            Measure::TargetBusy => "target busy / bound",
         })
     }
 }

@@ -7,6 +7,7 @@ use super::program::Program;
 use super::run::{Client, Measured, Moment};
 use super::seconds;
 use anyhow::Context as _;
+use lab::disk::Stats;
 use serde::Serialize;
 use std::io::Write as _;
 use std::path::Path;
@@ -60,8 +61,6 @@ pub(super) struct Sample {
     /// The most of all processes.
     pub(super) scheduler_share: Option<f64>,
     pub(super) source: Option<Disk>,
-    /// Of the median client with a disk that counts.
-    pub(super) target_seeks: Option<f64>,
     busy: f64,
     /// The machine had no time left: the figures are of it and not of the program.
     pub(super) cpu_bound: bool,
@@ -84,6 +83,7 @@ struct Each {
     finished_s: Option<f64>,
     sent_copies: f64,
     received_copies: f64,
+    disk: Option<Disk>,
 }
 
 /// What a disk did.
@@ -91,7 +91,17 @@ struct Each {
 pub(super) struct Disk {
     pub(super) reads: u64,
     pub(super) read_bytes: u64,
+    pub(super) written_bytes: u64,
     pub(super) seeks: u64,
+    /// By its model.
+    pub(super) busy_s: f64,
+}
+
+impl From<&Stats> for Disk {
+    fn from(stats: &Stats) -> Disk {
+        let &Stats { reads, read_bytes, written_bytes, seeks, busy, .. } = stats;
+        Disk { reads, read_bytes, written_bytes, seeks, busy_s: busy.as_secs_f64() }
+    }
 }
 
 /// Which run it was.
@@ -112,6 +122,13 @@ const BUSY_MAX: f64 = 0.9;
 const GIB: f64 = (1_u64 << 30) as f64;
 
 impl Sample {
+    /// What the disk of the median client tells.
+    pub(super) fn target(&self, of: impl Fn(&Disk) -> f64) -> Option<f64> {
+        let found: Vec<f64> =
+            self.each.iter().filter_map(|each| each.disk.as_ref().map(&of)).collect();
+        (!found.is_empty()).then(|| median(found))
+    }
+
     pub(super) fn new(which: Which<'_>, plan: &Plan, measured: &Measured) -> Sample {
         let (shape, clients) = (plan.shape, &measured.clients);
         let image = shape.size as f64;
@@ -126,8 +143,6 @@ impl Sample {
         let receiving = each.iter().filter(|each| each.counts && each.first);
         let receiving: Vec<f64> = receiving.filter_map(|each| each.receiving_s).collect();
         let group_memory_bytes = clients.iter().filter_map(|client| client.group_memory).max();
-        let seeks = clients.iter().filter_map(|client| client.disk).map(|disk| disk.seeks as f64);
-        let seeks: Vec<f64> = seeks.collect();
         let sent = measured.server_traffic.sent as f64;
         let mut sample = Sample {
             scenario: which.scenario.to_owned(),
@@ -162,12 +177,7 @@ impl Sample {
             group_memory_bytes,
             busiest_thread: busiest(measured),
             scheduler_share: scheduler(measured),
-            source: measured.source.map(|disk| Disk {
-                reads: disk.reads,
-                read_bytes: disk.read_bytes,
-                seeks: disk.seeks,
-            }),
-            target_seeks: (!seeks.is_empty()).then(|| median(seeks)),
+            source: measured.source.as_ref().map(Disk::from),
             busy: measured.busy,
             // Without a limit there is nothing else that could bind.
             cpu_bound: measured.busy > BUSY_MAX && plan.ideal_seconds().is_some(),
@@ -243,6 +253,7 @@ impl Each {
             finished_s: client.finished.map(seconds),
             sent_copies: client.traffic.sent as f64 / image,
             received_copies: client.traffic.received as f64 / image,
+            disk: client.disk.as_ref().map(Disk::from),
         }
     }
 }

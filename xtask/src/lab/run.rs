@@ -186,6 +186,7 @@ fn sum(media: &[Medium]) -> Option<Stats> {
         seeks: a.seeks + b.seeks,
         reads: a.reads + b.reads,
         read_bytes: a.read_bytes + b.read_bytes,
+        busy: a.busy.max(b.busy),
         ..a
     })
 }

@@ -3,7 +3,7 @@
 use super::figure::Measure::{
     BusiestThread, ClientCpu, ClientFiles, ClientMemory, ClientThreads, GroupMemory, Makespan, Own,
     Rate, Scheduler, SeederCopies, SeederCpu, SeederFiles, SeederMemory, SeederThreads,
-    SourceReads, SourceSeeks, StartUp, TargetSeeks,
+    SourceReads, SourceSeeks, StartUp, TargetBusy, TargetReads, TargetSeeks,
 };
 use super::figure::Who::{All, First, Joined, Ours, Theirs};
 use super::figure::{Figure, Measure};
@@ -376,9 +376,9 @@ fn hard_disk(size: &Size<'_>) -> Vec<Case> {
     for (what, disk) in [("", Disk::Slow(model)), (", page cache", Disk::Cached(model))] {
         let set = |node: &mut Node| node.disk = disk;
         let plan = size.plan().server(set).each(|_, node| set(node));
-        let told = [SourceReads, SourceSeeks, TargetSeeks, SeederCopies].map(Figure::plain);
+        let told = [SourceReads, SourceSeeks, TargetReads, TargetSeeks, TargetBusy, SeederCopies];
         let mut figures = vec![Figure::most(Makespan(All), 1.15)];
-        figures.extend(told);
+        figures.extend(told.map(Figure::plain));
         cases.push(Case::new(format!("N = {}{what}", size.nodes), plan, figures));
     }
     cases
