@@ -25,7 +25,13 @@ struct Queue {
     /// When the last of them came, and whether that was soon after the one before.
     last_came: Option<Instant>,
     more_will_come: bool,
-    others: VecDeque<Job>,
+    /// To be written, in the order in which they came.
+    stores: VecDeque<Store>,
+    /// Behind the piece that was given to the disk last.
+    head: Place,
+    /// How often the first of `stores` was overtaken.
+    overtaken: usize,
+    finishes: VecDeque<Arc<Carried>>,
     /// Threads that are with the disk.
     writing: usize,
     closed: bool,
@@ -39,9 +45,19 @@ struct Whole {
     since: Instant,
 }
 
+/// The number of a torrent, and a piece of it: so they lie on a disk of several partitions.
+type Place = (u32, u32);
+
+/// A piece that is right.
+struct Store {
+    torrent: Arc<Carried>,
+    index: u32,
+    piece: Arc<Piece>,
+}
+
 /// Something to do with a disk.
 enum Job {
-    Store(Arc<Carried>, u32, Arc<Piece>),
+    Store(Store),
     Finish(Arc<Carried>),
 }
 
@@ -81,16 +97,13 @@ impl Disk {
 
     /// Has a piece written that is right.
     pub(super) fn store(&self, torrent: Arc<Carried>, index: u32, piece: Arc<Piece>) {
-        self.push(Job::Store(torrent, index, piece));
+        self.lock().stores.push_back(Store { torrent, index, piece });
+        self.changed.notify_one();
     }
 
     /// Has all that was written brought to the medium.
     pub(super) fn finish(&self, torrent: Arc<Carried>) {
-        self.push(Job::Finish(torrent));
-    }
-
-    fn push(&self, job: Job) {
-        self.lock().others.push_back(job);
+        self.lock().finishes.push_back(torrent);
         self.changed.notify_one();
     }
 
@@ -124,12 +137,12 @@ impl Disk {
                 gathering => gathering,
             };
             if queue.writing < THREADS - 1
-                && let Some(job) = queue.others.pop_front()
+                && let Some(job) = queue.job()
             {
                 queue.writing += 1;
                 return Some(Work::Disk(job));
             }
-            if queue.closed && queue.whole.is_empty() && queue.others.is_empty() {
+            if queue.closed && queue.whole.is_empty() && queue.is_written() {
                 return None;
             }
             let wait = gathering.unwrap_or(Duration::MAX);
@@ -155,6 +168,23 @@ impl Queue {
         Some(GATHER.saturating_sub(first.since.elapsed()))
     }
 
+    /// What the disk does next.
+    fn job(&mut self) -> Option<Job> {
+        if let Some(torrent) = self.finishes.pop_front() {
+            return Some(Job::Finish(torrent));
+        }
+        let places = self.stores.iter().map(|store| (store.torrent.id.0, store.index));
+        let next = if self.overtaken < OVERTAKEN_MAX { next(places, self.head)? } else { 0 };
+        self.overtaken = if next == 0 { 0 } else { self.overtaken + 1 };
+        let store = self.stores.remove(next)?;
+        self.head = (store.torrent.id.0, store.index + 1);
+        Some(Job::Store(store))
+    }
+
+    fn is_written(&self) -> bool {
+        self.stores.is_empty() && self.finishes.is_empty()
+    }
+
     /// As many as are hashed side by side.
     fn take(&mut self, bytes_max: u64) -> Vec<Whole> {
         let mut taken = Vec::new();
@@ -171,10 +201,20 @@ impl Queue {
     }
 }
 
+/// How often a piece that waits is overtaken by others: enough for some of them to lie side by side,
+/// and not so long that a piece keeps its memory for a round of the image.
+const OVERTAKEN_MAX: usize = 16;
+
+/// Which of `places` the head of a disk comes to first that only goes forward, and then begins anew.
+fn next(places: impl Iterator<Item = Place>, head: Place) -> Option<usize> {
+    let (index, _) = places.enumerate().min_by_key(|(_, place)| (*place < head, *place))?;
+    Some(index)
+}
+
 impl Job {
     fn run(self) -> Input {
         match self {
-            Job::Store(torrent, index, piece) => {
+            Job::Store(Store { torrent, index, piece }) => {
                 let written = match &torrent.target {
                     Some(target) => target.write(torrent.piece_start(index), &piece.all()),
                     None => Ok(()),
@@ -255,6 +295,17 @@ mod tests {
     use super::*;
     use crate::sha1::digest;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_disk_goes_forward_and_begins_anew() {
+        let check = |head: u32, wanted: Option<usize>, places: &[(u32, u32)]| {
+            assert_eq!(next(places.iter().copied(), (1, head)), wanted);
+        };
+        check(5, None, &[]);
+        check(5, Some(1), &[(1, 9), (1, 5), (1, 7)]);
+        check(5, Some(0), &[(2, 0), (1, 4)]);
+        check(5, Some(2), &[(1, 4), (1, 3), (0, 7)]);
+    }
 
     proptest! {
         #[test]
