@@ -41,3 +41,9 @@ fn a_node_at_62_kilobytes_a_second_gets_what_the_others_have() {
 fn one_of_ours_that_takes_its_grants_back_is_left_for_others() {
     check(9182..9183);
 }
+
+/// What it gave up after a second still filled its link: nothing of what it asked for instead came in time.
+#[test]
+fn a_slow_link_that_is_asked_for_too_much_waits_longer() {
+    check(8402..8403);
+}

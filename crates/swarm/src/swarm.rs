@@ -19,6 +19,7 @@
 //! | `keep` | verified, stored, in memory, announced; wrong pieces and whom to blame |
 //! | `caps` | what a person, or a tool, allows at the most |
 //! | `metadata` | who is handed the torrent itself |
+//! | `patience` | how long a silence is on a link that is slower than what was asked for |
 //! | `tick` | what happens because time passes |
 
 mod caps;
@@ -27,6 +28,7 @@ mod connect;
 mod inject;
 mod keep;
 mod metadata;
+mod patience;
 mod peer;
 mod receive;
 mod send;
@@ -42,6 +44,7 @@ use crate::wire::pex::Pex;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
+use patience::Patience;
 use peer::{Meter, Peer};
 use torrent::Torrent;
 
@@ -348,6 +351,7 @@ pub struct Swarm {
     capped: Duration,
     adapted: Time,
     rate_told: (Time, u64),
+    patience: Patience,
     totals: Totals,
 }
 
@@ -378,6 +382,7 @@ impl Swarm {
             capped: Duration::ZERO,
             adapted: Time(0),
             rate_told: (Time(0), 0),
+            patience: Patience::default(),
             totals: Totals::default(),
         }
     }

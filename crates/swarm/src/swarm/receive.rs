@@ -140,9 +140,12 @@ impl Swarm {
             self.totals.wasted += u64::from(len);
             return;
         }
+        let mut silent = Duration::ZERO;
         for lease in active.leases.iter_mut().filter(|lease| lease.peer == id) {
-            lease.progress = now;
+            silent = silent.max(now.since(lease.progress));
+            (lease.progress, lease.heard) = (now, self.totals.received);
         }
+        self.patience.heard_after(silent);
         let mut fresh = false;
         for unit in range.start..range.end.min(active.units.len()) {
             fresh |= active.units.insert(unit);
@@ -378,6 +381,7 @@ impl Swarm {
             asked_to,
             began: now,
             progress: now,
+            heard: self.totals.received,
             duplicate,
         });
         if !gradual {
@@ -538,6 +542,7 @@ impl Swarm {
     /// Gives up leases without progress; whoever does that again and again is replaced.
     pub(super) fn drop_stalled_leases(&mut self) {
         let mut stalled = Vec::new();
+        let mut came = u64::MAX;
         for torrent in self.torrents.values() {
             let own = self.stall_after(torrent.piece_len);
             for (&piece, active) in &torrent.active {
@@ -546,9 +551,17 @@ impl Swarm {
                     let patience = if own_peer { own } else { own.max(STRANGER_STALL) };
                     if self.now.since(lease.progress) > patience {
                         stalled.push((lease.peer, piece));
+                        came = came.min(self.totals.received - lease.heard);
                     }
                 }
             }
+        }
+        let asked: u64 = self.peers.values().map(|peer| peer.outstanding).sum();
+        if came < asked {
+            // It may still wait behind the rest of what was asked for: then the link was too slow for
+            // us, and not the peer.
+            let longest = self.torrents.values().map(|torrent| torrent.piece_len).max();
+            self.patience.was_short(self.stall_after(longest.unwrap_or(0)));
         }
         for (id, piece) in stalled {
             self.totals.stalled += 1;
@@ -582,12 +595,13 @@ impl Swarm {
     }
 
     /// How long our own nodes may be silent with a lease: eight pieces' time, as links and disks
-    /// hiccup, but at least a second, and never longer than keep-alives take.
+    /// hiccup, but at least a second, longer where that was too short, and never longer than
+    /// keep-alives take.
     pub(super) fn stall_after(&self, piece_len: u32) -> Duration {
         if self.down.peak == 0 {
             STRANGER_STALL
         } else {
-            (self.piece_time(piece_len) * 8).clamp(STALL, STALL_MAX)
+            (self.piece_time(piece_len) * 8).max(self.patience.least()).clamp(STALL, STALL_MAX)
         }
     }
 

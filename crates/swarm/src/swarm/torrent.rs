@@ -99,6 +99,8 @@ pub(crate) struct Lease {
     pub(crate) began: Time,
     /// When the last of it came.
     pub(crate) progress: Time,
+    /// Bytes that had come from anybody by then.
+    pub(crate) heard: u64,
     /// Asked from a second peer, near the end: its bytes are counted on top of the piece's.
     pub(crate) duplicate: bool,
 }
