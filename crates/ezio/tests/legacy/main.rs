@@ -6,6 +6,7 @@
 mod disk;
 
 mod daemon;
+mod floods;
 mod helpers;
 mod one_shot;
 mod originals;
