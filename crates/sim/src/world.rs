@@ -430,7 +430,7 @@ impl World {
         let life = self.nodes[node].life;
         match action {
             Action::Send(peer, message) => self.say(node, peer, message),
-            Action::SlowUplink(..) => {}
+            Action::Uplink(..) => {}
             Action::Allow(peer, bytes) => self.with_end(node, peer, |end| end.outbox.allow(bytes)),
             Action::Deny(peer) => self.with_end(node, peer, |end| {
                 end.outbox.deny();

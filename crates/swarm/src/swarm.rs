@@ -52,6 +52,19 @@ use torrent::Torrent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TorrentId(pub u32);
 
+/// How fast a peer sends, beside us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uplink {
+    /// Less than half: acknowledgements of what it is sent wait behind what it sends itself, and say
+    /// little about the way there.
+    Slower,
+    /// Somewhere between, or not known.
+    #[default]
+    Alike,
+    /// More than twice: what waits in front of our link keeps our acknowledgements, and it from sending.
+    Faster,
+}
+
 /// A connection. The caller numbers them and uses no number twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerId(pub u32);
@@ -223,9 +236,8 @@ pub enum Action {
     Close(PeerId, Reason),
     /// More connections would help.
     MorePeers(TorrentId),
-    /// Whether the peer sends much slower than we do: acknowledgements of what it is sent wait behind
-    /// what it sends itself, and say little about the way there.
-    SlowUplink(PeerId, bool),
+    /// How the peer's uplink compares with ours.
+    Uplink(PeerId, Uplink),
     /// The peer of a torrent that is not private has introduced itself.
     Met {
         /// Who.

@@ -3,11 +3,11 @@
 use super::Carried;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::outbox::{Outbox, Run};
-use swarm::swarm::PeerId;
+use swarm::swarm::{PeerId, Uplink};
 use swarm::wire::metadata::{METADATA_PIECE_LEN, Metadata};
 use swarm::wire::{Block, Message};
 
@@ -27,8 +27,8 @@ pub(super) struct Link {
     /// Bytes of blocks that came and went by this connection.
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    /// The other side sends much slower than we do.
-    pub(super) slow_uplink: AtomicBool,
+    /// How the other side's uplink compares with ours: an [`Uplink`](swarm::swarm::Uplink).
+    pub(super) uplink: AtomicU8,
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
     changed: Condvar,
@@ -61,7 +61,7 @@ impl Link {
             since: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            slow_uplink: AtomicBool::new(false),
+            uplink: AtomicU8::new(Uplink::Alike as u8),
             outbox: Mutex::new(Outbox::new(fast)),
             changed: Condvar::new(),
             expected: Mutex::default(),

@@ -288,8 +288,8 @@ impl Scheduler {
             Action::Allow(peer, bytes) => {
                 self.link(peer, |link| link.with_outbox(|outbox| outbox.allow(bytes)));
             }
-            Action::SlowUplink(peer, slow) => {
-                self.link(peer, |link| link.slow_uplink.store(slow, Ordering::Relaxed));
+            Action::Uplink(peer, uplink) => {
+                self.link(peer, |link| link.uplink.store(uplink as u8, Ordering::Relaxed));
             }
             Action::Deny(peer) => {
                 // What it drops is known to the swarm.

@@ -16,6 +16,10 @@
 //! Nor with few connections: 8 clients on equal links took 1.045 without this and 1.042 with it, but three
 //! of eight with slow uplinks 1.13 and 1.34, and links of many kinds 1.13 and 1.23.
 //!
+//! Always where the peer sends much faster than we do. What waits in front of our slow link keeps our
+//! acknowledgements back, and with them what comes to us: three of eight with slow uplinks took 1.18
+//! without this and 1.07 with it.
+//!
 //! Measured on links of 50 Mbit/s with 16 clients: 4300 packets dropped a run without, some tens with,
 //! and 1.17 times the ideal time became 1.09.
 
@@ -26,6 +30,7 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use swarm::swarm::Uplink;
 
 /// Bounds what a connection has on its way.
 pub(super) struct Window {
@@ -65,11 +70,10 @@ impl Window {
         self.looked = Instant::now();
         // Before Linux 4.6 there is no shortest round trip to compare with: the kernel chooses.
         let Ok(path) = Path::of(stream) else { return Ok(()) };
-        let buffer = if links < CROWD || link.slow_uplink.load(Ordering::Relaxed) {
-            self.buffer.map(|_| MOST)
-        } else {
-            resized(self.buffer, &path)
-        };
+        let uplink = link.uplink.load(Ordering::Relaxed);
+        let follows =
+            uplink == Uplink::Faster as u8 || links >= CROWD && uplink != Uplink::Slower as u8;
+        let buffer = if follows { resized(self.buffer, &path) } else { self.buffer.map(|_| MOST) };
         if buffer != self.buffer
             && let Some(len) = buffer
         {

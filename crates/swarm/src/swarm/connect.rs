@@ -2,7 +2,7 @@
 
 use super::peer::{Kind, Peer};
 use super::torrent::Torrent;
-use super::{Action, PeerId, Reason, Swarm, TorrentId};
+use super::{Action, PeerId, Reason, Swarm, TorrentId, Uplink};
 use crate::bitfield::Bitfield;
 use crate::wire::Message;
 use crate::wire::extension::{Coming, HELLO_ID, Hello, XG_ID, Xg};
@@ -221,10 +221,15 @@ impl Swarm {
             peer.load = load;
         }
         if let Some(rate) = xg.rate {
-            let slow = Self::is_slow(peer.rate, own);
             peer.rate = rate;
-            if Self::is_slow(rate, own) != slow {
-                self.out.push(Action::SlowUplink(id, !slow));
+            let uplink = match () {
+                () if Self::is_slow(rate, own) => Uplink::Slower,
+                () if Self::is_slow(own, rate) => Uplink::Faster,
+                () => Uplink::Alike,
+            };
+            if uplink != peer.uplink {
+                peer.uplink = uplink;
+                self.out.push(Action::Uplink(id, uplink));
             }
         }
         if let Some(piece) = xg.lost {

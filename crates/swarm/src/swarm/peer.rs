@@ -1,6 +1,6 @@
 //! One connection: what the peer has, what it may ask of us, what we asked of it.
 
-use super::TorrentId;
+use super::{TorrentId, Uplink};
 use crate::bitfield::Bitfield;
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -25,6 +25,8 @@ pub(crate) struct Peer {
     pub(crate) torrent: TorrentId,
     /// Which program it is, the same on all its connections.
     pub(crate) node: u64,
+    /// How its uplink compares with ours, as was told outside.
+    pub(crate) uplink: Uplink,
     /// Which machine it runs on, if that is known.
     pub(crate) machine: Option<u64>,
     pub(crate) fast: bool,
@@ -106,6 +108,7 @@ impl Peer {
         Peer {
             torrent,
             node,
+            uplink: Uplink::default(),
             machine: None,
             fast,
             since: Time(0),

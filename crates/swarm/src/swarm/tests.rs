@@ -659,3 +659,27 @@ fn who_does_not_read_keeps_nobody_out() {
     }
     assert!(served >= 25, "{served} pieces");
 }
+
+#[test]
+fn how_a_peers_uplink_compares_with_ours_is_told_when_it_changes() {
+    let mut node = Node::new(Start::Empty, 8);
+    let own = node.own(1, &[]);
+    let mut told = |rate: u64| {
+        let actions = node.on(xg(own, Xg { rate: Some(rate), ..Xg::default() }));
+        let told = actions.into_iter().find_map(|action| match action {
+            Action::Uplink(peer, uplink) => Some((peer, uplink)),
+            _ => None,
+        });
+        told.map(|(peer, uplink)| {
+            assert_eq!(peer, own);
+            uplink
+        })
+    };
+    // Ours has 10 MB/s.
+    assert_eq!(told(6_000_000), None);
+    assert_eq!(told(4_999_999), Some(Uplink::Slower));
+    assert_eq!(told(1_000_000), None);
+    assert_eq!(told(20_000_001), Some(Uplink::Faster));
+    assert_eq!(told(10_000_000), Some(Uplink::Alike));
+    assert_eq!(told(0), None, "it does not know");
+}
