@@ -30,7 +30,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(machines: usize) -> World {
-        let lan = Lan::new(machines, &Links::default()).unwrap();
+        World::with_links(machines, &Links::default())
+    }
+
+    pub(crate) fn with_links(machines: usize, links: &Links) -> World {
+        let lan = Lan::new(machines, links).unwrap();
         World { lan, dir: tempfile::tempdir().unwrap() }
     }
 
