@@ -84,9 +84,10 @@ fn check_skips(skips: &[String]) -> anyhow::Result<()> {
 }
 
 /// Checks what the compiler does not: every source file says at its top what it is for, and
-/// nothing is left for later without saying when.
+/// nothing is left for later without saying when, and every test that SAFETY.md names exists.
 fn tidy(root: &Path) -> anyhow::Result<()> {
     let mut faults = Vec::new();
+    let mut all = Vec::new();
     for path in sources(root)? {
         let text = std::fs::read_to_string(&path)?;
         // A file of tests belongs to the file it tests.
@@ -99,7 +100,12 @@ fn tidy(root: &Path) -> anyhow::Result<()> {
                 faults.push(format!("{}:{number}: {}", path.display(), line.trim()));
             }
         }
+        all.push((path, text));
     }
+    let promises = "SAFETY.md";
+    let text = std::fs::read_to_string(root.join(promises))?;
+    let missing = crate::named::missing(&text, &all).into_iter();
+    faults.extend(missing.map(|name| format!("{promises}: there is no `{name}`")));
     ensure!(faults.is_empty(), "untidy:\n{}", faults.join("\n"));
     Ok(())
 }

@@ -7,6 +7,7 @@ mod deb;
 mod lab;
 mod manual;
 mod mutants;
+mod named;
 mod reuse;
 
 use anyhow::{Context as _, bail};
