@@ -45,6 +45,25 @@ fn what_is_read_again_comes_from_the_medium() {
 }
 
 /// The first piece has the head, which is written last, and is written last again.
+/// What a result, good or bad, says of machine, disk and image; what this machine does not know of itself
+/// is there, and null.
+#[track_caller]
+fn check_facts(outcome: &Value) {
+    for name in ["serial", "mac", "host", "model", "disk_serial", "target", "received_bytes"] {
+        assert!(outcome.get(name).is_some(), "no {name}: {outcome}");
+    }
+    assert_eq!(outcome["pieces"], (LEN as u64).div_ceil(PIECE_LEN), "{outcome}");
+    let hash = outcome["info_hash"].as_str().unwrap_or_default();
+    assert!(hash.len() == 40 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{outcome}");
+    assert!(outcome["disk_bytes"].as_u64() >= Some(LEN as u64), "{outcome}");
+    let seconds = |name: &str| outcome[name].as_f64().unwrap_or(f64::NAN);
+    let (all, written) = (seconds("seconds"), seconds("seconds_until_written"));
+    assert!(
+        0.0 < written && written <= all && seconds("seconds_reading_again") >= 0.0,
+        "{outcome}"
+    );
+}
+
 #[test]
 fn a_piece_that_is_bad_once_is_written_once_more() {
     on_both(|make| {
@@ -61,6 +80,7 @@ fn a_piece_that_is_bad_once_is_written_once_more() {
             assert!(note.contains(&range), "{range}: {note}");
             let result = event(&mut client, "result");
             assert_eq!(result["pieces_fetched_again"], serde_json::json!([piece]));
+            check_facts(&result);
             client.ends_well_after_result();
             target.power_on();
             assert!(target.bytes() == served.image, "byte {at}");
@@ -77,6 +97,7 @@ fn a_piece_that_stays_bad_is_a_broken_disk() {
         let mut client = deploy(&served, &target);
         let failed = event(&mut client, "failed");
         assert_eq!(failed["pieces_fetched_again"], serde_json::json!([62]));
+        check_facts(&failed);
         let error = client.fails();
         let range = format!("{:#x}..{:#x}", 62 * PIECE_LEN, 63 * PIECE_LEN);
         for words in ["the disk is broken", "piece 62 differs", &range, text(target.path())] {
