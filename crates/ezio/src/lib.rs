@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod legacy;
 pub mod logs;
 pub mod magnet;
+mod names;
 pub mod node;
 pub mod preflight;
 mod screen;

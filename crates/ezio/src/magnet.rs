@@ -9,10 +9,11 @@ mod talk;
 use crate::control::{self, Control, ControlConfig, Counters};
 use crate::engine;
 use crate::inspect::hex;
+use crate::names;
 use crate::node::{self, NodeOptions};
 use anyhow::{Context as _, bail, ensure};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -407,17 +408,11 @@ fn announce(
 fn look_up(peers: Vec<(String, u16)>, inputs: SyncSender<Input>) {
     let work = move || {
         for (host, port) in peers {
-            let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-                Ok(ip) => vec![SocketAddr::new(ip, port)],
-                Err(_) => match (&host[..], port).to_socket_addrs() {
-                    Ok(found) => found.collect(),
-                    Err(error) => {
-                        let text = format!("look up {host}, a peer of the link: {error}");
-                        let _ = inputs.send(Input::Note(text));
-                        Vec::new()
-                    }
-                },
-            };
+            let found = names::look_up(&host, port).unwrap_or_else(|error| {
+                let text = format!("look up {host}, a peer of the link: {error}");
+                let _ = inputs.send(Input::Note(text));
+                Vec::new()
+            });
             // Nobody listens any more once the torrent is here.
             found.into_iter().for_each(|addr| drop(inputs.send(Input::Found(addr))));
         }

@@ -4,6 +4,7 @@
 //! every time limit and every size is in plain sight. No encryption, no proxies, no cookies.
 
 use super::{Context, runtime};
+use crate::names;
 use anyhow::{Context as _, bail, ensure};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -18,7 +19,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::spawn_blocking;
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
@@ -378,12 +380,12 @@ async fn connect(source: Source<'_>, uri: &Uri) -> anyhow::Result<TcpStream> {
     let port = uri.port_u16().unwrap_or(80);
     let addrs: Vec<SocketAddr> = match bare.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => timeout(CONNECT_TIME_MAX, lookup_host((bare, port)))
-            .await
-            .context("no answer")
-            .and_then(|found| Ok(found?))
-            .with_context(|| LookUp(bare.to_owned()))?
-            .collect(),
+        Err(_) => {
+            let host = bare.to_owned();
+            let found = spawn_blocking(move || names::look_up(&host, port));
+            let found = timeout(CONNECT_TIME_MAX, found).await.context("no answer");
+            found.and_then(|found| Ok(found??)).with_context(|| LookUp(bare.to_owned()))?
+        }
     };
     let mut failure = None;
     for addr in addrs {

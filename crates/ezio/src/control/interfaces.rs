@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use std::net::IpAddr;
+use std::path::Path;
 
 /// A network interface that is up, and its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub fn interfaces() -> anyhow::Result<Vec<Interface>> {
     for one in if_addrs::get_if_addrs().context("list the network interfaces")? {
         let (Some(index), ip) = (one.index, one.ip()) else { continue };
         // Gone since it was listed, if it has no flags.
-        let Some(flags) = flags(&one.name).filter(|flags| flags & IFF_UP != 0) else { continue };
+        let Some(flags) = flags(&one).filter(|flags| flags & IFF_UP != 0) else { continue };
         if let Some(known) = found.iter_mut().find(|known| known.index == index) {
             known.addrs.push(ip);
             continue;
@@ -117,11 +118,27 @@ const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_MULTICAST: u32 = 1 << 12;
 
 /// An interface's flags as sysfs shows them. An alias (`eth0:1`) has those of its interface.
-fn flags(name: &str) -> Option<u32> {
-    let name = name.split_once(':').map_or(name, |(name, _)| name);
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/flags")).ok()?;
+fn flags(one: &if_addrs::Interface) -> Option<u32> {
+    if !Path::new(SYSFS).exists() {
+        return Some(likely_flags(one));
+    }
+    let name = one.name.split_once(':').map_or(&one.name[..], |(name, _)| name);
+    let text = std::fs::read_to_string(format!("{SYSFS}/{name}/flags")).ok()?;
     u32::from_str_radix(text.trim().strip_prefix("0x")?, 16).ok()
 }
+
+/// Where sysfs is not mounted, as in a rescue shell: what can be told from the little that is listed.
+fn likely_flags(one: &if_addrs::Interface) -> u32 {
+    let up = if one.is_oper_up() { IFF_UP } else { 0 };
+    let kind = match (one.is_loopback(), one.is_p2p()) {
+        (true, _) => IFF_LOOPBACK,
+        (false, true) => 0,
+        (false, false) => IFF_MULTICAST,
+    };
+    up | kind
+}
+
+const SYSFS: &str = "/sys/class/net";
 
 fn is_link_local(addr: IpAddr) -> bool {
     match addr {
@@ -160,6 +177,14 @@ mod tests {
             "is up is called `x` or has this address; there are eth0 (10.0.0.1, 10.0.0.2, fd00::1)";
         check("x", Err(&format!("no interface that {known}")));
         assert!(pick(vec![eth0()], "10.0.0.3").is_err());
+    }
+
+    #[test]
+    fn without_sysfs_the_loopback_is_the_same() {
+        let all = if_addrs::get_if_addrs().unwrap();
+        let lo = all.iter().find(|one| one.is_loopback()).unwrap();
+        let told = flags(lo).unwrap() & (IFF_UP | IFF_LOOPBACK | IFF_MULTICAST);
+        assert_eq!(likely_flags(lo), told);
     }
 
     #[test]

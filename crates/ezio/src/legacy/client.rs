@@ -4,6 +4,7 @@ use super::messages::{
     AddRequest, AddResponse, Detail, Details, Empty, Everything, HashRequest, MESSAGE_LEN_MAX,
     RemoveResponse, Torrent, UpdateRequest, UpdateStatus, VersionResponse,
 };
+use crate::names;
 use anyhow::{Context as _, anyhow, bail};
 use http::uri::PathAndQuery;
 use prost::Message;
@@ -35,11 +36,14 @@ impl Client {
             .enable_all()
             .build()
             .context("start the asynchronous runtime")?;
-        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+        let found = names::look_up_pair(addr)
             .with_context(|| format!("`{addr}` is no address such as 127.0.0.1:50051"))?;
-        let channel = runtime
-            .block_on(endpoint.connect_timeout(TIME_MAX).connect())
-            .map_err(|_| anyhow!("nobody answers at {addr}; does the daemon `ezio` run?"))?;
+        let channel = found.into_iter().find_map(|found| {
+            let endpoint = Endpoint::from_shared(format!("http://{found}")).ok()?;
+            runtime.block_on(endpoint.connect_timeout(TIME_MAX).connect()).ok()
+        });
+        let channel = channel
+            .ok_or_else(|| anyhow!("nobody answers at {addr}; does the daemon `ezio` run?"))?;
         let grpc = tonic::client::Grpc::new(channel)
             .max_decoding_message_size(MESSAGE_LEN_MAX)
             .max_encoding_message_size(MESSAGE_LEN_MAX);

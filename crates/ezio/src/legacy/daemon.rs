@@ -7,9 +7,10 @@ use super::options::Options;
 use super::session::{News, Session};
 use super::signals::Signals;
 use crate::logs;
+use crate::names;
 use crate::node::{BUDGET, NodeOptions};
 use anyhow::{Context as _, anyhow};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -120,9 +121,8 @@ fn line(torrent: &Torrent) -> String {
 /// # Errors
 /// If it is none, or a name that is not known.
 pub(super) fn addresses(listen: &str) -> anyhow::Result<Vec<SocketAddr>> {
-    let all = listen.to_socket_addrs();
-    let all = all.map_err(|e| anyhow!("`{listen}` is no address such as {LISTEN}: {e}"))?;
-    Ok(all.collect())
+    names::look_up_pair(listen)
+        .map_err(|e| anyhow!("`{listen}` is no address such as {LISTEN}: {e}"))
 }
 
 /// Starts the node; while its port is held by a daemon that is about to end, tries again.
