@@ -17,7 +17,7 @@ use crate::ui::{Live, Ui};
 use anyhow::{Context as _, bail, ensure};
 use room::Room;
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Metainfo;
 use swarm::units::{Bytes, Rate};
+use tempfile::NamedTempFile;
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]
@@ -39,7 +40,8 @@ pub struct Serve {
     pub names: Vec<String>,
     /// Only who has the token may look.
     pub private: bool,
-    /// A file with the token to be used; without it there is a new one each time.
+    /// A file that keeps the token, and is made if it is not there; without it there is a new token each
+    /// time, which is printed.
     pub token_file: Option<PathBuf>,
     /// What to do when machines are done.
     pub hooks: Hooks,
@@ -73,7 +75,7 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let torrents: Vec<_> = carried.iter().map(|held| Arc::clone(&held.job.metainfo)).collect();
     check_names(&torrents)?;
     let token = match &serve.token_file {
-        Some(path) => read_token(path)?,
+        Some(path) => kept_token(path)?,
         None => new_token()?,
     };
     // The pages ask the engine, which is started after their server is configured.
@@ -193,7 +195,7 @@ fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, token: &s
         "port": node.port(),
         "http_port": port,
         "dashboard": dashboards(node, serve),
-        "token": token,
+        "token": shown_token(serve, token),
     });
     ui.result(&text, json);
 }
@@ -203,11 +205,18 @@ fn tell_of_dashboard(node: &Node, serve: &Serve, token: &str, ui: Ui) {
     // Every result has told it already where programs read.
     if !ui.json {
         let pages = dashboards(node, serve).join("\n  ");
-        ui.result(
-            &format!("dashboard, and the token for its buttons:\n  {pages}\n  {token}"),
-            json!({}),
-        );
+        let token = match (&serve.token_file, shown_token(serve, token)) {
+            (Some(path), _) => format!("in {}", path.display()),
+            (None, token) => token.unwrap_or_default().to_owned(),
+        };
+        let text = format!("dashboard, and the token for its buttons:\n  {pages}\n  {token}");
+        ui.result(&text, json!({}));
     }
+}
+
+/// What is kept in a file is for its readers, not for all who see what is printed, as a journal's.
+fn shown_token<'a>(serve: &Serve, token: &'a str) -> Option<&'a str> {
+    serve.token_file.is_none().then_some(token)
 }
 
 fn dashboards(node: &Node, serve: &Serve) -> Vec<String> {
@@ -224,6 +233,32 @@ fn new_token() -> anyhow::Result<String> {
     let mut file = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
     file.read_exact(&mut random).context("read /dev/urandom")?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The token in a file, which is made for its owner only if it is not there.
+fn kept_token(path: &Path) -> anyhow::Result<String> {
+    if path.exists() {
+        return read_token(path);
+    }
+    let make = || -> std::io::Result<NamedTempFile> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))
+    };
+    let shown = path.display();
+    let token = new_token()?;
+    let write = |mut file: NamedTempFile| {
+        writeln!(file, "{token}")?;
+        file.as_file().sync_all()?;
+        // Whoever was quicker has made one that is as good, and others know it already.
+        file.persist_noclobber(path).map(drop).or_else(|failed| match failed.error.kind() {
+            std::io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(failed.error),
+        })
+    };
+    make().and_then(write).map_err(|e| {
+        anyhow::anyhow!("make a token in {shown}, which is not there: {}", store::io_reason(&e))
+    })?;
+    read_token(path)
 }
 
 /// The token in a file.
@@ -343,4 +378,24 @@ fn check_names(torrents: &[Arc<Metainfo>]) -> anyhow::Result<()> {
         bail!("two images are called `{}`; capture one of them with another --name", pair[0]);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_token_file_is_made_once_and_only_its_owner_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let token = kept_token(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(kept_token(&path).unwrap(), token);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+        std::fs::write(&path, "short").unwrap();
+        assert!(kept_token(&path).is_err(), "what somebody has written is not replaced");
+        let error = kept_token(&dir.path().join("no/token")).unwrap_err().to_string();
+        assert!(error.contains("no/token"), "{error}");
+    }
 }

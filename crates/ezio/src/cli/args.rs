@@ -102,7 +102,8 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     private: bool,
 
-    /// Read the token for the dashboard's buttons from FILE [default: a new one each time]
+    /// Keep the token for the dashboard's buttons in FILE, which is made if it is not there [default: a
+    /// new one each time, which is printed]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
