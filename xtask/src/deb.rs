@@ -1,9 +1,9 @@
 //! `cargo xtask deb`: the program, its man pages and completions as a package for Debian.
 //!
-//! The files are laid out here and packed by `dpkg-deb`. What the binary needs of the C library is read
-//! from the binary, so that a package is never installed where it could not start.
+//! The files are laid out here and packed by `dpkg-deb`. The program is static, so one package fits every
+//! Debian.
 
-use crate::{manual, run, run_quietly};
+use crate::{manual, portable, run_quietly};
 use anyhow::{Context as _, ensure};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -23,10 +23,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// # Errors
 /// What could not be built, and what is not as it should be.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    run(Command::new("cargo").args(["build", "--release", "--package", "ezio"]))?;
+    let binary = portable::build()?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let target = std::path::absolute(Path::new(&target))?;
-    let binary = target.join("release/ezio");
     let scratch = tempfile::Builder::new().prefix("ezio-deb-").tempdir()?;
     let root = scratch.path().join("root");
     lay_out(&root, &binary)?;
@@ -34,12 +33,11 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let installed: u64 = files(&root)?.iter().map(|(_, len)| len.div_ceil(1024)).sum();
     let control = format!(
         "Package: ezio\nVersion: {version}\nArchitecture: {arch}\nMaintainer: The EZIO developers\n\
-         Section: admin\nPriority: optional\nInstalled-Size: {installed}\nDepends: {}\n\
+         Section: admin\nPriority: optional\nInstalled-Size: {installed}\n\
          Recommends: partclone, util-linux\n\
          Description: put one disk image on many machines\n \
          EZIO takes the used blocks of a disk or partition, serves them, and every machine gets\n \
-         them from all others and writes verified pieces straight to its own disk.\n",
-        depends(&binary)?
+         them from all others and writes verified pieces straight to its own disk.\n"
     );
     put(&root.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
     let package = target.join(format!("ezio_{version}_{arch}.deb"));
@@ -93,21 +91,6 @@ fn check(package: &Path, root: &Path) -> anyhow::Result<()> {
         ensure!(page.is_file(), "{} is missing", page.display());
     }
     Ok(())
-}
-
-/// The C library of the newest symbol that the binary asks for.
-fn depends(binary: &Path) -> anyhow::Result<String> {
-    let output = Command::new("objdump").arg("-T").arg(binary).output().context("run objdump")?;
-    ensure!(output.status.success(), "objdump -T {} failed", binary.display());
-    let text = String::from_utf8_lossy(&output.stdout);
-    let numbers = |word: &str| -> Option<Vec<u32>> {
-        let version = word.trim_matches(['(', ')']).strip_prefix("GLIBC_")?;
-        version.split('.').map(|number| number.parse().ok()).collect()
-    };
-    let newest = text.split_whitespace().filter_map(numbers).max();
-    let newest = newest.context("the program asks for no C library")?;
-    let newest = newest.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
-    Ok(format!("libc6 (>= {newest}), libgcc-s1"))
 }
 
 fn architecture() -> anyhow::Result<String> {

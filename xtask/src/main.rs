@@ -1,4 +1,5 @@
-//! The project's chores: `cargo xtask ci`, `bench`, `deb`, `lab`, `manual`, `nightly`, `mutants` and `soak`.
+//! The project's chores: `cargo xtask ci`, `bench`, `deb`, `lab`, `manual`, `nightly`, `mutants`, `soak`
+//! and `static`.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -8,7 +9,9 @@ mod lab;
 mod manual;
 mod mutants;
 mod named;
+mod portable;
 mod reuse;
+mod root;
 
 use anyhow::{Context as _, bail};
 use std::path::Path;
@@ -32,6 +35,7 @@ usage: cargo xtask COMMAND
       --minutes N               [30]
       --json FILE               append what was held, a line for each rest
       --binary FILE             an ezio built before, instead of building it
+  static                        the program as one file that needs nothing of the system
 ";
 
 fn main() -> anyhow::Result<()> {
@@ -53,6 +57,7 @@ fn main() -> anyhow::Result<()> {
         ["nightly", seeds] => nightly(seeds),
         ["mutants", ref names @ ..] => mutants::main(names),
         ["soak", ref args @ ..] => lab::soak(args),
+        ["static"] => portable::build().map(|binary| println!("{}", binary.display())),
         ["lab", ref args @ ..] => lab::main(args),
         _ => bail!("{USAGE}{}", lab::usage()),
     }
