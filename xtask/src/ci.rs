@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 /// Runs all of it, the quick things first.
 pub(crate) fn run_all() -> anyhow::Result<()> {
     tidy(Path::new("."))?;
+    crate::licences::check()?;
     run(Command::new("cargo").args(["fmt", "--all", "--check"]))?;
     run(Command::new("cargo").args([
         "clippy",

@@ -3,7 +3,7 @@
 //! The files are laid out here and packed by `dpkg-deb`. The program is static, so one package fits every
 //! Debian.
 
-use crate::{manual, portable, run_quietly};
+use crate::{licences, manual, portable, run_quietly};
 use anyhow::{Context as _, ensure};
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -74,7 +74,7 @@ fn lay_out(root: &Path, binary: &Path) -> anyhow::Result<()> {
     for name in ["README.md", "COMPATIBILITY.md", "SAFETY.md"] {
         put(&doc.join(name), &fs::read(name)?, 0o644)?;
     }
-    put(&doc.join("copyright"), &fs::read("LICENSE")?, 0o644)
+    put(&doc.join("copyright"), licences::describe(None)?.as_bytes(), 0o644)
 }
 
 /// Unpacks it elsewhere, as an installation does, and runs what is in it.

@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod deb;
 mod lab;
+mod licences;
 mod manual;
 mod mutants;
 mod named;
@@ -26,6 +27,7 @@ usage: cargo xtask COMMAND
   bench reuse [ROUNDS [BINARY]] a machine imaged again, when a tenth of its old image differs, beside
                                 a full deployment; as root [default: 3]
   deb                           a package for Debian, in the target directory
+  licences                      that all crates have licences of the list in deny.toml
   manual [DIR]                  man pages and completions [default: target/manual]
   nightly [COUNT|FROM..TO]      the swarm in the simulator with drawn faults, a table of what
                                 happened, and the seeds that failed [default: 10000]
@@ -51,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         ["bench", "reuse", rounds] => reuse::main(rounds.parse()?, None),
         ["bench", "reuse", rounds, binary] => reuse::main(rounds.parse()?, Some(Path::new(binary))),
         ["deb"] => deb::build().map(drop),
+        ["licences"] => licences::check(),
         ["manual"] => manual::write(Path::new("target/manual")),
         ["manual", dir] => manual::write(Path::new(dir)),
         ["nightly"] => nightly("10000"),
