@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: format, lints, tests, documentation, tidiness.
+//! `cargo xtask ci`: tidiness, licences, format, lints, documentation, tests, the package.
 //!
 //! A test that lacks a right, a program or a kernel feature prints `skipped: TEST: WHY`. When the
 //! environment says `CI=true`, a skip that `lab/allowed-skips.txt` does not list is a failure.
@@ -38,7 +38,7 @@ fn smoke() -> anyhow::Result<()> {
     // Twenty seconds or so; `cargo xtask nightly` has many more.
     crate::nightly("500")?;
     crate::lab::smoke()?;
-    crate::deb::build()?;
+    crate::deb::build_and_install()?;
     crate::lab::soak_smoke()
 }
 

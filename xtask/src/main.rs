@@ -26,7 +26,8 @@ usage: cargo xtask COMMAND
                                 machine; as root, wants 3 x GIB of disk [default: 4 5]
   bench reuse [ROUNDS [BINARY]] a machine imaged again, when a tenth of its old image differs, beside
                                 a full deployment; as root [default: 3]
-  deb                           a package for Debian, in the target directory
+  deb [--install]               a package for Debian, in the target directory; as root, installs it in a
+                                clean Debian, runs it there, and removes it
   licences                      that all crates have licences of the list in deny.toml
   manual [DIR]                  man pages and completions [default: target/manual]
   nightly [COUNT|FROM..TO]      the swarm in the simulator with drawn faults, a table of what
@@ -53,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         ["bench", "reuse", rounds] => reuse::main(rounds.parse()?, None),
         ["bench", "reuse", rounds, binary] => reuse::main(rounds.parse()?, Some(Path::new(binary))),
         ["deb"] => deb::build().map(drop),
+        ["deb", "--install"] => deb::build_and_install(),
         ["licences"] => licences::check(),
         ["manual"] => manual::write(Path::new("target/manual")),
         ["manual", dir] => manual::write(Path::new(dir)),

@@ -6,6 +6,7 @@
 
 use crate::{root, run};
 use anyhow::{Context as _, ensure};
+use lab::Need;
 use std::fs;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let binary = std::path::absolute(Path::new(&target).join(&host).join("release/ezio"))?;
     check_file(&binary)?;
     check_install(&host, &binary)?;
-    match lab::require(&[lab::Need::Root, lab::Need::Program("unshare")]) {
+    match lab::require(&[Need::Root, Need::Program("unshare"), Need::Program("setpriv")]) {
         Ok(()) => check_alone(&binary)?,
         Err(why) => lab::skipped(&format!("the program in an empty root: {why}")),
     }

@@ -1,16 +1,23 @@
-//! Running programs in a directory as their root: what is mounted for them ends with them, whatever
-//! ends us, because it is mounted in a namespace of their own.
+//! Running programs in a directory as their root. They and all that they have started end when their time
+//! is up or we do, whatever ends us, and what was mounted for them ends with them.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+/// A program, whose arguments may be added, with mounts and processes of its own; it has `seconds`.
+pub(crate) fn contained(seconds: u32, program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork"]);
+    command.args(["--kill-child", "timeout", "--kill-after=5", &seconds.to_string(), program]);
+    command.stdin(Stdio::null());
+    command
+}
 
 /// `words` below `root`, with /proc, the handful of devices that any program may expect, and no disks.
-/// Killed after `seconds`, with all that it has started. The network is that of this machine.
+/// The network is that of this machine.
 pub(crate) fn inside(root: &Path, seconds: u32, words: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &seconds.to_string(), "unshare"]);
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", ENTER]);
-    command.arg(root).args(words).env_clear();
+    let mut command = contained(seconds, "sh");
+    command.args(["-c", ENTER]).arg(root).args(words).env_clear();
     for (name, value) in std::env::vars().filter(|(name, _)| name.ends_with("_proxy")) {
         command.env(name, value);
     }
@@ -18,8 +25,7 @@ pub(crate) fn inside(root: &Path, seconds: u32, words: &[&str]) -> Command {
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LC_ALL", "C")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(std::process::Stdio::null());
+        .env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
