@@ -19,8 +19,8 @@ pub struct DoctorArgs {
     #[arg(value_name = "SERVER-URL")]
     pub server: Option<String>,
 
-    /// A device that is to be written; may be repeated
-    #[arg(long, value_name = "DEVICE")]
+    /// A device that is to be written, as for `ezio deploy`; may be repeated
+    #[arg(long, value_name = "[NAME=]DEVICE")]
     pub to: Vec<PathBuf>,
 }
 

@@ -23,16 +23,28 @@ pub(super) fn check(args: &DoctorArgs, stop: &AtomicBool) -> Vec<Finding> {
         }
         findings.extend(images.iter().map(image));
     }
-    for path in &args.to {
+    for to in &args.to {
+        let (name, path) = named(to);
+        let mut meant = images.clone();
+        meant.retain(|image| name.is_none_or(|name| image.name == name));
+        if let (Some(name), Some(server), [_, ..], []) =
+            (name, &args.server, &images[..], &meant[..])
+        {
+            findings.push(Finding::wrong(
+                format!("fit of {name}"),
+                format!("{server} serves no image of that name"),
+                "the lines above name those that it serves",
+            ));
+        }
         match device::open_source(path) {
             Ok((_, found)) => {
                 let uses = device::usage(&found).unwrap_or_default();
                 let partitions = device::partitions(&found).unwrap_or_default();
                 findings.push(target(&found, &uses, &partitions));
-                findings.extend(images.iter().map(|image| fits(image, &found)));
+                findings.extend(meant.iter().map(|image| fits(image, &found)));
             }
             Err(device::DeviceError::Missing(_)) if !path.starts_with("/dev") => {
-                findings.push(new_file(path, &images));
+                findings.push(new_file(path, &meant));
             }
             Err(error) => findings.push(Finding::wrong(
                 format!("target {}", path.display()),
@@ -42,6 +54,15 @@ pub(super) fn check(args: &DoctorArgs, stop: &AtomicBool) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The image that is meant to go there, if it is named, and the device.
+fn named(to: &Path) -> (Option<&str>, &Path) {
+    match to.to_str().and_then(|text| text.split_once('=')) {
+        // The path itself may have such a sign.
+        Some((name, path)) if !to.exists() => (Some(name), Path::new(path)),
+        _ => (None, to),
+    }
 }
 
 /// What a target must be like for an image.
