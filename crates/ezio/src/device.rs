@@ -395,8 +395,8 @@ fn advice_on_names(path: &Path) -> &'static str {
 fn in_use(uses: &[Use]) -> String {
     if uses.is_empty() {
         return "in use, by whom the kernel does not tell (another program that holds it, such as \
-                fsck or partclone, a mount in another container, or it is the journal of a \
-                mounted file system)"
+                another ezio, fsck or partclone, a mount in another container, or it is the \
+                journal of a mounted file system)"
             .to_owned();
     }
     let list: Vec<String> = uses.iter().map(Use::to_string).collect();
