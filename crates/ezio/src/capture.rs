@@ -94,9 +94,17 @@ const PARTCLONE_PIECE_LEN: u32 = torrent_info::PIECE_LEN as u32;
 /// # Errors
 /// Whatever makes the torrent impossible or untrustworthy; then no torrent is written.
 pub fn run(job: &Capture, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
+    run_as(job, &job.output, ui, stop)
+}
+
+/// As [`run`], of what people know as `shown`: a torrent that nobody is to see has no name to tell.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as(job: &Capture, shown: &Path, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let started = Instant::now();
     let (what, torrent) = capture(job, Source::of(&job.source)?, ui, stop)?;
-    summary(job, &what, &torrent, started, ui);
+    summary(job, shown, &what, &torrent, started, ui);
     Ok(())
 }
 
@@ -350,14 +358,14 @@ fn unshare(layout: Arc<Layout>) -> Layout {
     Arc::try_unwrap(layout).unwrap_or_else(|shared| (*shared).clone())
 }
 
-fn summary(job: &Capture, what: &str, torrent: &Metainfo, started: Instant, ui: Ui) {
+fn summary(job: &Capture, shown: &Path, what: &str, torrent: &Metainfo, started: Instant, ui: Ui) {
     let (layout, seconds) = (torrent.layout(), started.elapsed().as_secs_f64());
     let len = layout.image_len();
     // The rate is for people: a float's 53 bits are enough.
     let rate = Rate((len as f64 / seconds.max(0.001)) as u64);
     let text = format!(
         "{}: {} of {what} in {} extents, {} pieces of {}, info-hash {} ({seconds:.1} s, {rate})",
-        job.output.display(),
+        shown.display(),
         Bytes(len),
         layout.extents().len(),
         torrent.piece_count(),

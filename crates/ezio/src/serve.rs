@@ -127,7 +127,7 @@ fn captured(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<Vec<Held
         let output = dir.path().join(format!("{number}.torrent"));
         let job =
             Capture { source: source.clone(), output: output.clone(), ..serve.capture.clone() };
-        capture::run(&job, Ui { quiet: true, ..ui }, stop)?;
+        capture::run_as(&job, source, Ui { quiet: true, ..ui }, stop)?;
         opened(&output, source, serve, ui)
     };
     serve.sources.iter().enumerate().map(capture).collect()
