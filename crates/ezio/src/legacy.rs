@@ -20,6 +20,7 @@ pub(crate) mod view;
 
 pub use client::Client;
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -58,9 +59,16 @@ pub fn run(commands: &[String], help: impl FnOnce() -> String) -> Option<ExitCod
     } else if options.is_one_shot() {
         v1::run(&options)
     } else {
+        if args.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+            eprintln!("{ALONE}");
+        }
         daemon::run(&options)
     })
 }
+
+/// What somebody may want to know who has typed `ezio` to see what it is. Scripts never see it.
+const ALONE: &str = "as the daemon of EZIO 2.x, which waits for orders; Ctrl-C ends it, \
+    `ezio --help` lists the commands";
 
 /// What `ezio -h` says behind the commands. Clonezilla 5.3 looks for `--cache` in it.
 const HELP: &str = "\
