@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed (what, on what and why stands on standard error), 2 usage.
 
 mod args;
+mod examples;
 mod values;
 
 use crate::logs::{self, Level, LogArgs};
@@ -23,6 +24,7 @@ use std::sync::atomic::AtomicBool;
 /// Put one disk image on many machines, as fast as the wire.
 #[derive(Debug, Parser)]
 #[command(name = "ezio", version, disable_version_flag = true, arg_required_else_help = true)]
+#[command(after_help = examples::EZIO)]
 struct Cli {
     /// Print the version
     #[arg(short = 'v', long = "version", action = ArgAction::Version)]
@@ -35,24 +37,34 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the image of a disk to many machines; captures it first
+    #[command(after_help = examples::SERVE)]
     Serve(ServeArgs),
     /// Write an image to this machine's disk, getting it from everybody
+    #[command(after_help = examples::DEPLOY)]
     Deploy(DeployArgs),
     /// Make a torrent of the used blocks of a partition or an image file
+    #[command(after_help = examples::CAPTURE)]
     Capture(CaptureArgs),
     /// Read an image again and list every piece that is not what the torrent says
+    #[command(after_help = examples::VERIFY)]
     Verify(VerifyArgs),
     /// Write zeros over what an image covers on a device or file, and over nothing else
+    #[command(after_help = examples::CLEAR)]
     Clear(ClearArgs),
     /// Show what is in a torrent
+    #[command(after_help = examples::INSPECT)]
     Inspect(InspectArgs),
     /// Watch a server's machines, or a daemon's torrents, live in the terminal
+    #[command(after_help = examples::WATCH)]
     Watch(WatchCommand),
     /// Look for what would go wrong on this machine, and say what to do
+    #[command(after_help = examples::DOCTOR)]
     Doctor(DoctorCommand),
     /// Show the whole loop on this machine, with files as disks: no root, no preparation
+    #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
     /// Predict how long a deployment takes
+    #[command(after_help = examples::SIM)]
     Sim(SimArgs),
 }
 
@@ -174,5 +186,24 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_are_commands_that_can_be_typed() {
+        let lines = examples::ALL.iter().flat_map(|text| text.lines());
+        let examples: Vec<&str> = lines.filter_map(|line| line.strip_prefix("  ezio ")).collect();
+        assert!(examples.len() > 30, "{examples:?}");
+        for example in examples {
+            let (typed, _) = example.split_once(" # ").unwrap_or((example, ""));
+            let words = std::iter::once("ezio").chain(typed.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_ok(), "{typed}");
+        }
+        for command in Cli::command().get_subcommands() {
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let own = format!("  ezio {} ", command.get_name());
+            let bare = format!("  ezio {}\n", command.get_name());
+            assert!(text.contains(&own) || text.contains(&bare), "no example: {own}");
+            assert!(text.contains("Exit code: 0 "), "no exit codes: {own}");
+        }
     }
 }
