@@ -189,9 +189,9 @@ pub(crate) const BESIDE: &[Beside] = &[
         after: &[(Target, "ezio deploy http://192.168.1.1:6969 --to /dev/sda1")],
     },
     Beside {
-        file: "docs/guide.md",
-        line: "ezio deploy http://10.3.0.1:6969",
+        file: "docs/first-ten-minutes.md",
+        line: "e2fsck -f -n other.img",
         before: &[],
-        after: &[],
+        after: &[(Server, "echo ls | debugfs other.img | grep -w passwd")],
     },
 ];

@@ -10,6 +10,7 @@ mod blocks;
 #[path = "../capture/disk.rs"]
 mod disk;
 mod room;
+mod symptoms;
 #[expect(dead_code, reason = "shared with the tests of the old command lines")]
 #[path = "../legacy/world.rs"]
 mod world;
