@@ -27,7 +27,7 @@ pub(super) struct Link {
     /// Bytes of blocks that came and went by this connection.
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    /// How the other side's uplink compares with ours: an [`Uplink`](swarm::swarm::Uplink).
+    /// How the other side's uplink compares with ours: an [`Uplink`].
     pub(super) uplink: AtomicU8,
     outbox: Mutex<Outbox>,
     /// Told when the outbox gets something, or the link is closed.
