@@ -148,7 +148,8 @@ fn a_room_that_is_imaged_again_fetches_what_differs_once() {
     }
     targets.iter().for_each(|target| room.check(target));
     let (sent, changed) = (sent_bytes(&room.url), 26 * piece_len as u64);
-    assert!((changed..changed * 13 / 10).contains(&sent), "{sent} bytes were sent of {changed}");
+    // Three times as much if each got all of it from the source; on a busy machine some goes twice.
+    assert!((changed..changed * 3 / 2).contains(&sent), "{sent} bytes were sent of {changed}");
 }
 
 #[test]
