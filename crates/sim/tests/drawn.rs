@@ -47,3 +47,9 @@ fn one_of_ours_that_takes_its_grants_back_is_left_for_others() {
 fn a_slow_link_that_is_asked_for_too_much_waits_longer() {
     check(8402..8403);
 }
+
+/// A peer that promises what it does not have is silent alone: it is replaced, and not waited for.
+#[test]
+fn who_keeps_no_promise_does_not_make_a_node_patient() {
+    check(3215..3216);
+}

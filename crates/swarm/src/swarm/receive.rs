@@ -557,9 +557,10 @@ impl Swarm {
             }
         }
         let asked: u64 = self.peers.values().map(|peer| peer.outstanding).sum();
-        if came < asked {
+        let several = stalled.iter().any(|(id, _)| *id != stalled[0].0);
+        if several && came < asked {
             // It may still wait behind the rest of what was asked for: then the link was too slow for
-            // us, and not the peer.
+            // us, and not the peers. One that is silent alone is to blame itself.
             let longest = self.torrents.values().map(|torrent| torrent.piece_len).max();
             self.patience.was_short(self.stall_after(longest.unwrap_or(0)));
         }
