@@ -530,7 +530,7 @@ mod tests {
     /// Says what partclone does of a mounted device, unless it is forced over every error.
     const MOUNTED_UNLESS_FORCED: &str = "echo 'device (/dev/x) is mounted at /mnt' >&2
         echo 'error exit' >&2
-        case \"$OPTIONS\" in *-F*) ;; *) exit 1;; esac";
+        case \" $OPTIONS \" in *\" -F \"*) ;; *) exit 1;; esac";
 
     #[test]
     fn a_mounted_device_is_mapped_by_force_alone() {

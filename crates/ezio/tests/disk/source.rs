@@ -67,6 +67,8 @@ fn a_source_that_rots_while_it_is_served() {
 
     // Somebody who has it comes back.
     first.running.signal("KILL").unwrap();
+    // Until it is gone it holds its target.
+    assert_eq!(first.running.code().unwrap(), None);
     let args = ["deploy", &served.url, "--reuse", "--seed-for", "60", "--to", text(&good)];
     let first = super::Process::new(lab::Running::start(super::ezio(), &args).unwrap());
     second.ends_well();
