@@ -4,6 +4,7 @@
 //! is done on a thread for such work.
 
 mod guests;
+mod large;
 
 use super::messages::{
     AddRequest, AddResponse, Details, Empty, Everything, HashRequest, MESSAGE_LEN_MAX,
@@ -80,7 +81,7 @@ impl Server {
             .build()
             .context("start the gRPC service")?;
         let (stop, stopped) = oneshot::channel();
-        let calls = Calls { session, status_only, adding: Arc::new(Semaphore::new(ADDED_MAX)) };
+        let calls = Calls { session, status_only, adding: Arc::default() };
         let thread = thread::Builder::new()
             .name("grpc".to_owned())
             .spawn(move || {
@@ -140,7 +141,8 @@ const ALIVE_PERIOD: Duration = Duration::from_secs(20);
 /// Bytes of a request that carries no torrent: the hashes of 20 000.
 const REQUEST_LEN_MAX: usize = 1 << 20;
 
-/// Torrents that may be on their way to us at once, each of [`MESSAGE_LEN_MAX`] at the most.
+/// Torrents that may be on their way to us at once. One of them may be larger than [`large::SMALL_MAX`],
+/// up to [`MESSAGE_LEN_MAX`].
 const ADDED_MAX: usize = 4;
 
 /// What sending one and looking at its device may take.
@@ -154,7 +156,19 @@ const WINDOW_LEN: u32 = 1 << 20;
 struct Calls {
     session: Arc<Session>,
     status_only: bool,
-    adding: Arc<Semaphore>,
+    adding: Arc<Adding>,
+}
+
+/// The places of torrents that are on their way to us.
+struct Adding {
+    all: Semaphore,
+    large: Arc<Semaphore>,
+}
+
+impl Default for Adding {
+    fn default() -> Adding {
+        Adding { all: Semaphore::new(ADDED_MAX), large: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 type Answer<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -274,24 +288,29 @@ where
 async fn added(
     session: Arc<Session>,
     request: http::Request<Body>,
-    adding: &Semaphore,
+    adding: &Adding,
 ) -> http::Response<Body> {
     let work = async {
         // The semaphore is never closed.
-        let _place = adding.acquire().await;
+        let _place = adding.all.acquire().await;
+        let place = large::Place::new(&adding.large);
+        let request = request.map(|body| place.measure(body));
         unary_up_to(MESSAGE_LEN_MAX, session, request, add).await
     };
     let late = |_| Status::deadline_exceeded("the torrent did not come in time").into_http();
     tokio::time::timeout(ADD_TIME_MAX, work).await.unwrap_or_else(late)
 }
 
-async fn unary_up_to<M1, M2>(
+async fn unary_up_to<M1, M2, B>(
     len_max: usize,
     session: Arc<Session>,
-    request: http::Request<Body>,
+    request: http::Request<B>,
     work: fn(&Session, M1) -> Result<M2, Status>,
 ) -> http::Response<Body>
 where
+    B: hyper::body::Body<Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send>
+        + Send
+        + 'static,
     M1: Message + Default + Send + 'static,
     M2: Message + Default + Send + 'static,
 {
