@@ -9,6 +9,7 @@ mod disk;
 #[path = "../legacy/world.rs"]
 mod world;
 
+mod cable;
 mod caps;
 mod clients;
 mod magnet;
