@@ -66,6 +66,7 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
         samples.extend(series(&unequal, &ezio, scenario.name, &cases)?);
     }
     flooded(&unequal, &ezio)?;
+    in_small_groups(&ezio)?;
     for sample in &samples {
         // With one copy too few the bytes came from elsewhere, with N of them nobody shared.
         anyhow::ensure!(
@@ -86,6 +87,15 @@ fn flooded(options: &Options, ezio: &Path) -> anyhow::Result<()> {
     let cases = cases.into_iter().flatten().filter(|case| case.name.ends_with("everything"));
     let case = |case: Case| Case { figures: Vec::new(), ..case };
     series(options, ezio, "flood", &cases.map(case).collect::<Vec<_>>()).map(drop)
+}
+
+/// More than each client's memory group allows, in pieces of 16 MiB: that they get to the end.
+fn in_small_groups(ezio: &Path) -> anyhow::Result<()> {
+    let options = Options::small_groups(2);
+    let cases = Scenario::find("memory").map(|scenario| scenario.cases(&options));
+    let cases = cases.into_iter().flatten().filter(|case| case.plan.memory_max.is_some());
+    let case = |case: Case| Case { figures: Vec::new(), ..case };
+    series(&options, ezio, "memory", &cases.map(case).collect::<Vec<_>>()).map(drop)
 }
 
 fn matrix(options: &Options) -> anyhow::Result<()> {

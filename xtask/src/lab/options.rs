@@ -105,6 +105,12 @@ impl Options {
         Options { scenarios, nodes, size, piece_len, rounds: 1, ..Options::standard() }
     }
 
+    /// Twice 256 MiB, the memory of a group, within some seconds.
+    pub(super) fn small_groups(nodes: usize) -> Options {
+        let (size, rate) = (Some(512 << 20), 50_000_000);
+        Options { size, rate, piece_len: None, ..Options::smoke(nodes, Vec::new()) }
+    }
+
     pub(super) fn parse(args: &[&str]) -> anyhow::Result<Options> {
         let mut options = Options::standard();
         let mut only_peer = false;
