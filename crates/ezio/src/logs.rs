@@ -21,6 +21,7 @@ use serde_json::Value;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,8 +36,9 @@ use tracing::{Event, Metadata, Subscriber};
 /// Where the log goes, and how much of it: options of serve, deploy and the daemon.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct LogArgs {
-    /// Write a log of what happens to FILE, at its end [default: what people should know goes to the
-    /// standard error; to the journal if systemd runs this]
+    /// Write a log of what happens to FILE, at its end; if somebody moves it away, as logrotate does, to a
+    /// new one [default: what people should know goes to the standard error; to the journal if systemd
+    /// runs this]
     #[arg(long = "log", value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -246,14 +248,13 @@ enum Stream {
 /// Where lines go. That one cannot be written ends nothing.
 enum Output {
     Stream(Stream, Form),
-    File(File, Form),
+    File(Kept, Form),
     Journal(Journal),
 }
 
 impl Output {
     fn file(path: &Path, form: Form) -> anyhow::Result<Output> {
-        let file = File::options().append(true).create(true).open(path);
-        let file = file.map_err(|e| {
+        let file = Kept::open(path.to_owned()).map_err(|e| {
             let (shown, why) = (path.display(), io_reason(&e));
             anyhow::anyhow!("open the log {shown}: {why}; choose another file with --log")
         })?;
@@ -275,12 +276,41 @@ impl Output {
                 let mut out = io::stdout().lock();
                 out.write_all(form.line(record).as_bytes()).and_then(|()| out.flush())
             }
-            Output::File(file, form) => file.write_all(form.line(record).as_bytes()),
+            Output::File(file, form) => file.append(form.line(record).as_bytes()),
             Output::Journal(journal) => journal
                 .put(record)
                 .or_else(|_| io::stderr().lock().write_all(Form::Prefixed.line(record).as_bytes())),
         };
     }
+}
+
+/// A file whose name may come to mean another one, or none.
+struct Kept {
+    path: PathBuf,
+    file: File,
+    /// Device and inode.
+    id: (u64, u64),
+}
+
+impl Kept {
+    fn open(path: PathBuf) -> io::Result<Kept> {
+        let file = File::options().append(true).create(true).open(&path)?;
+        let id = id(&file.metadata()?);
+        Ok(Kept { path, file, id })
+    }
+
+    /// Writes at the end of what has the name now. If that cannot be opened the old file goes on.
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let here = std::fs::metadata(&self.path).is_ok_and(|found| id(&found) == self.id);
+        if !here && let Ok(again) = Kept::open(self.path.clone()) {
+            *self = again;
+        }
+        self.file.write_all(line)
+    }
+}
+
+fn id(metadata: &std::fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Makes records of events and hands them over; never waits.
@@ -366,5 +396,28 @@ impl Record {
         } else {
             self.fields.push((name, Value::String(text)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_moved_away_goes_on_in_a_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("log"), dir.path().join("log.1"));
+        let mut kept = Kept::open(path.clone()).unwrap();
+        kept.append(b"one\n").unwrap();
+        std::fs::rename(&path, &old).unwrap();
+        kept.append(b"two\n").unwrap();
+        kept.append(b"three\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "one\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\nthree\n");
+        // Where there is no place for a new one, the lines are with those before.
+        std::fs::rename(&path, &old).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        kept.append(b"four\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "two\nthree\nfour\n");
     }
 }
