@@ -99,6 +99,12 @@ impl Terminal {
         }
     }
 
+    /// Whether a signal has stopped it (proc_pid_stat(5)).
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        std::fs::read_to_string(stat).unwrap().contains(") T ")
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id();

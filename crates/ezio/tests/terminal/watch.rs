@@ -2,7 +2,7 @@
 
 use super::pty::Terminal;
 use super::room::{Room, Trouble};
-use super::{PATIENCE, ezio, image, serve};
+use super::{PATIENCE, ezio, image, serve, wait};
 use lab::Running;
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader};
@@ -126,6 +126,28 @@ fn a_signal_gives_the_terminal_back_and_colours_can_be_forbidden() {
         terminal.check_restored();
         assert!(!terminal.output().contains("\x1b[3") && terminal.output().is_ascii());
     }
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_until_it_goes_on() {
+    let (_dir, path) = image(1 << 20);
+    let (_server, url) = serve(&path, &[]);
+    let _room = Room::open(addr(&url), &"a".repeat(40), 0, vec![Trouble::Failed]);
+    let mut terminal = Terminal::start(&["watch", &url], (80, 24), &[]);
+    let shown = |screen: &[String]| screen.iter().any(|line| line.contains("lab-01"));
+    terminal.wait("it is shown", shown);
+    terminal.press("\x1a");
+    wait("it stands still", || terminal.is_stopped());
+    terminal.check_restored();
+    let seen = terminal.output().len();
+    terminal.signal("CONT");
+    wait("it is shown again", || {
+        terminal.output().get(seen..).is_some_and(|new| new.contains("lab-01"))
+    });
+    assert!(terminal.output()[seen..].starts_with("\x1b[?1049h"), "on the other screen");
+    terminal.press("q");
+    assert_eq!(terminal.end().code(), Some(0));
+    terminal.check_restored();
 }
 
 #[test]
