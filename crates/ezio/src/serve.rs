@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use room::Room;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -108,6 +108,9 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     }
     // Whoever reads the first line and is quick must find all of them.
     torrents.iter().for_each(|metainfo| announce_to_people(&node, serve, metainfo, &token, ui));
+    if torrents.len() > 1 {
+        tell_of_all(&node, serve, &torrents, ui);
+    }
     tell_of_dashboard(&node, serve, &token, ui);
     watch(&node, &room, ui, stop);
     node.stop();
@@ -160,24 +163,21 @@ fn hold(path: &Path, force: bool, ui: Ui) -> anyhow::Result<Option<Claim>> {
     Ok(None)
 }
 
-/// Prints the line to run on the targets.
+/// Prints what is served, and the line to run on the targets.
 fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, token: &str, ui: Ui) {
-    let port = node.http().first().map_or(0, SocketAddr::port);
     let name = name_of(metainfo);
-    let path =
-        if serve.sources.len() == 1 { String::new() } else { format!("/torrents/{name}.torrent") };
-    let lines: Vec<String> = addresses(serve)
-        .iter()
-        .map(|addr| {
-            format!("ezio deploy http://{}{path} --to DEVICE", SocketAddr::new(*addr, port))
-        })
-        .collect();
-    let text = format!(
-        "serving {name}: {} in {} pieces; run on every target:\n  {}",
+    let alone = serve.sources.len() == 1;
+    let path = if alone { String::new() } else { format!("/torrents/{name}.torrent") };
+    let lines = deploy_lines(node, serve, &path, "--to DEVICE");
+    let mut text = format!(
+        "serving {name}: {} in {} pieces",
         Bytes(metainfo.layout().image_len()),
         metainfo.piece_count(),
-        lines.join("\n  ")
     );
+    if alone {
+        text += &format!("; run on every target:\n  {}", lines.join("\n  "));
+    }
+    let port = http_port(node);
     tracing::info!(
         image = %name,
         info_hash = %hex(&metainfo.info_hash()),
@@ -200,6 +200,28 @@ fn announce_to_people(node: &Node, serve: &Serve, metainfo: &Metainfo, token: &s
     ui.result(&text, json);
 }
 
+/// The line that takes all images at once.
+fn tell_of_all(node: &Node, serve: &Serve, torrents: &[Arc<Metainfo>], ui: Ui) {
+    if !ui.json {
+        let to = |metainfo: &Arc<Metainfo>| format!("--to {}=DEVICE", name_of(metainfo));
+        let to: Vec<String> = torrents.iter().map(to).collect();
+        let lines = deploy_lines(node, serve, "", &to.join(" ")).join("\n  ");
+        ui.result(&format!("run on every target:\n  {lines}"), json!({}));
+    }
+}
+
+/// The command that deploys what is at `path`, by each address of ours.
+fn deploy_lines(node: &Node, serve: &Serve, path: &str, to: &str) -> Vec<String> {
+    let port = http_port(node);
+    let line =
+        |ip: &IpAddr| format!("ezio deploy http://{}{path} {to}", SocketAddr::new(*ip, port));
+    addresses(serve).iter().map(line).collect()
+}
+
+fn http_port(node: &Node) -> u16 {
+    node.http().first().map_or(0, SocketAddr::port)
+}
+
 /// Prints where to look, and what it takes to do more than look.
 fn tell_of_dashboard(node: &Node, serve: &Serve, token: &str, ui: Ui) {
     // Every result has told it already where programs read.
@@ -220,11 +242,8 @@ fn shown_token<'a>(serve: &Serve, token: &'a str) -> Option<&'a str> {
 }
 
 fn dashboards(node: &Node, serve: &Serve) -> Vec<String> {
-    let port = node.http().first().map_or(0, SocketAddr::port);
-    addresses(serve)
-        .iter()
-        .map(|addr| format!("http://{}/", SocketAddr::new(*addr, port)))
-        .collect()
+    let page = |ip: &IpAddr| format!("http://{}/", SocketAddr::new(*ip, http_port(node)));
+    addresses(serve).iter().map(page).collect()
 }
 
 /// 128 bits that nobody can guess.
@@ -276,18 +295,18 @@ pub(crate) fn read_token(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The addresses at which targets reach this machine: not loopback, unless there is nothing else.
-fn addresses(serve: &Serve) -> Vec<std::net::IpAddr> {
+fn addresses(serve: &Serve) -> Vec<IpAddr> {
     let named: Vec<_> =
         serve.http.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified()).collect();
     if !named.is_empty() {
         return named;
     }
     let all = interfaces::interfaces().unwrap_or_default();
-    let v4 = all.iter().filter_map(|interface| {
-        interface.address_for(std::net::Ipv4Addr::new(203, 0, 113, 1).into())
-    });
+    let v4 = all
+        .iter()
+        .filter_map(|interface| interface.address_for(Ipv4Addr::new(203, 0, 113, 1).into()));
     let found: Vec<_> = v4.filter(|ip| !ip.is_loopback()).collect();
-    if found.is_empty() { vec![std::net::Ipv4Addr::LOCALHOST.into()] } else { found }
+    if found.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { found }
 }
 
 /// Tells what happens until it is time to stop.
