@@ -365,7 +365,10 @@ impl Sockets {
     fn open(context: &Context, interfaces: &[Interface], port: u16) -> Sockets {
         let mut sockets = Sockets::default();
         for interface in interfaces {
-            for v6 in [false, true] {
+            // A machine hears itself by IPv4; many have no way for multicast of IPv6 to go round in it.
+            let alone = interface.loopback && context.interface.is_none();
+            let kinds = if alone { &[false][..] } else { &[false, true] };
+            for &v6 in kinds {
                 let Some(addr) = interface.addrs.iter().find(|addr| addr.is_ipv6() == v6) else {
                     continue;
                 };
