@@ -12,7 +12,7 @@ pub(crate) struct Beside {
 }
 
 /// What is typed instead, everywhere.
-pub(crate) const INSTEAD: [(&str, &str); 8] = [
+pub(crate) const INSTEAD: [(&str, &str); 9] = [
     // Waiting times of the old programs, which nothing depends on here.
     ("-w 90", "-w 1 -l 1"),
     ("-t 1 ", "-t 0 "),
@@ -24,7 +24,8 @@ pub(crate) const INSTEAD: [(&str, &str); 8] = [
     ("256M ", "32M "),
     ("-- demo", "-- demo --size 64MiB"),
     // So that an answer that says no is a failure.
-    ("curl ", "curl -fsS "),
+    ("curl http", "curl -fsS http"),
+    ("curl -", "curl -fsS -"),
 ];
 
 pub(crate) const BESIDE: &[Beside] = &[
