@@ -22,6 +22,7 @@ mod heap;
 mod link;
 pub mod predict;
 mod report;
+pub mod rows;
 mod scenario;
 mod table;
 mod world;

@@ -2,7 +2,8 @@
 //!
 //! `sim [--nodes N] [--pieces M] [--seed S] [--case NAME] [--check EVERY] [--trace]` prints a run;
 //! N counts the clients, EVERY the events between checks of all invariants. `--slots`, `--cap`,
-//! `--window`, `--latency` (in us) try other settings. `sim --table` prints `tests/makespan.txt`.
+//! `--window`, `--latency` (in us) try other settings. `sim --table` prints `tests/makespan.txt`,
+//! `sim --lab` the rows of `cargo xtask lab`.
 //! `sim --faults COUNT|FROM..TO` runs seeds with drawn faults and prints what happened; `--first`
 //! ends with the first that fails, `--trace` prints every step of the first seed.
 //! `sim --size SIZE [--nodes N] [--link RATE] [--disk RATE] [--piece-size SIZE] [--seed S]` predicts,
@@ -22,6 +23,10 @@ fn main() -> ExitCode {
     match Options::parse(std::env::args().skip(1)) {
         Ok(options) if options.table => {
             print!("{}", sim::table(&[1, 2, 4, 8, 16, 32], &[256, 1000], &[1, 2, 3]));
+            ExitCode::SUCCESS
+        }
+        Ok(options) if options.lab => {
+            print!("{}", sim::rows::table(&[1, 2, 3]));
             ExitCode::SUCCESS
         }
         Ok(options) => match options.scenario() {
@@ -46,6 +51,7 @@ struct Options {
     check: u64,
     trace: bool,
     table: bool,
+    lab: bool,
     faults: Option<Range<u64>>,
     first: bool,
     slots: Option<u32>,
@@ -68,6 +74,7 @@ impl Options {
             check: 0,
             trace: false,
             table: false,
+            lab: false,
             faults: None,
             first: false,
             slots: None,
@@ -103,6 +110,7 @@ impl Options {
                 "--faults" => options.faults = Some(seeds(&value()?)?),
                 "--first" => options.first = true,
                 "--table" => options.table = true,
+                "--lab" => options.lab = true,
                 other => return Err(format!("unknown option `{other}`")),
             }
         }

@@ -127,7 +127,7 @@ impl Case {
 }
 
 /// Up and down of mixed links in hundredths of the source's, in turn; as the lab has them.
-const MIXED: [(u64, u64); 4] = [(100, 100), (50, 100), (50, 75), (20, 75)];
+pub(crate) const MIXED: [(u64, u64); 4] = [(100, 100), (50, 100), (50, 75), (20, 75)];
 
 /// What nothing can be faster than, in thousandths of the image at the source's rate: the image into the
 /// slowest client, all copies out of all uplinks.
