@@ -16,13 +16,15 @@ pub(crate) struct Candidate {
     pub(crate) mine: bool,
     /// How many connected peers have it.
     pub(crate) copies: u16,
+    /// Its place in the order in which pieces that are alike are asked for.
+    pub(crate) place: u32,
 }
 
 impl Candidate {
-    /// The whole policy, best first: finish what is started, fetch from strangers what the other
-    /// nodes of ours will not, then rarest, then in order, so that disks are written in order.
+    /// The whole policy, best first: finish what is started, then rarest, then from strangers what the
+    /// other nodes of ours will not fetch, then in order, so that disks are written in order.
     fn rank(&self) -> impl Ord + use<> {
-        (Reverse(self.started), Reverse(self.mine), self.copies, self.piece)
+        (Reverse(self.started), self.copies, Reverse(self.mine), self.place)
     }
 }
 
@@ -42,6 +44,15 @@ pub(crate) fn mine(piece: u32, node: u64, others: impl Iterator<Item = u64>) -> 
     let weight = |node: u64| mix(node ^ mix(u64::from(piece)));
     let own = (weight(node), node);
     others.map(|other| (weight(other), other)).all(|other| other <= own)
+}
+
+/// Where `piece` comes in the order in which `node` asks strangers: ascending, from a place of its own.
+/// Nodes that do not know each other yet, and those that have fetched their own share and take of the
+/// others', would all ask for the same otherwise.
+pub(crate) fn place(piece: u32, node: u64, pieces: u32) -> u32 {
+    // Below the number of pieces, which fits.
+    let start = (mix(node) % u64::from(pieces.max(1))) as u32;
+    if piece >= start { piece - start } else { piece + (pieces - start) }
 }
 
 #[cfg(test)]
@@ -69,6 +80,7 @@ mod tests {
                 started: started[piece as usize],
                 mine: true,
                 copies: copies[piece as usize].map_or(0, |c| c as u16),
+                place: piece,
             })
         });
         assert_eq!(picked, wanted);
@@ -89,6 +101,22 @@ mod tests {
     fn only_what_is_open_and_had_is_picked() {
         check("0100", "3-12", Some(2));
         check("0000", "9-9-", None);
+    }
+
+    #[test]
+    fn each_node_goes_round_all_pieces_from_a_place_of_its_own() {
+        let order = |node| {
+            let mut pieces: Vec<u32> = (0..10).collect();
+            pieces.sort_by_key(|&piece| place(piece, node, 10));
+            pieces
+        };
+        let starts: alloc::collections::BTreeSet<u32> =
+            (0..100).map(|node| order(node)[0]).collect();
+        assert_eq!(starts.len(), 10);
+        for node in 0..10 {
+            let order = order(node);
+            assert!(order.windows(2).all(|pair| pair[1] == (pair[0] + 1) % 10), "{order:?}");
+        }
     }
 
     #[test]

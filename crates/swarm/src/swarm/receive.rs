@@ -253,9 +253,9 @@ impl Swarm {
             torrent.open.has(piece) && peer.have.has(piece) && comes_over(torrent, peer, piece)
         });
         let room = self.has_room(torrent, SLACK);
-        let fits = |piece: u32| {
-            let begun = torrent.active.contains_key(&piece);
-            begun || (room && u64::from(torrent.size(piece)) <= left)
+        let fits = |piece: u32| match torrent.active.get(&piece) {
+            Some(active) => !self.waits_for_another(id, piece, active),
+            None => room && u64::from(torrent.size(piece)) <= left,
         };
         match named {
             Some(piece) => fits(piece).then_some(piece),
@@ -263,15 +263,31 @@ impl Swarm {
         }
     }
 
+    /// Whether `piece` has to come whole from one peer, which is not `id`, has sent some of it and may go
+    /// on. Over a slow link none gets to the end in its turn if the next one always begins anew.
+    fn waits_for_another(&self, id: PeerId, piece: u32, active: &Active) -> bool {
+        let may_go_on =
+            |source: &PeerId| self.peers.get(source).is_some_and(|peer| peer.have.has(piece));
+        active.sole
+            && self.now < active.faithful.0
+            && !active.sources.contains(&id)
+            && active.sources.iter().any(may_go_on)
+    }
+
     fn pick(&self, peer: &Peer, torrent: &Torrent, fits: impl Fn(u32) -> bool) -> Option<u32> {
         let stranger = peer.is_stranger();
         let others: Vec<u64> = if stranger { self.own_nodes(torrent) } else { Vec::new() };
+        let place = |piece| match stranger {
+            true => picker::place(piece, self.config.node, torrent.pieces()),
+            false => piece,
+        };
         picker::pick(&torrent.open, &peer.have, |piece| {
             (fits(piece) && comes_over(torrent, peer, piece)).then(|| Candidate {
                 piece,
                 started: torrent.active.contains_key(&piece),
                 mine: !stranger || picker::mine(piece, self.config.node, others.iter().copied()),
                 copies: torrent.copies[piece as usize],
+                place: place(piece),
             })
         })
     }
@@ -302,6 +318,12 @@ impl Swarm {
             (active.units, active.sources) =
                 (crate::bitfield::Bitfield::new(units), <_>::default());
             self.out.push(Action::Discard(torrent_id, piece));
+        }
+        if active.sole && active.sources.is_empty() {
+            let (until, wait) = active.faithful;
+            if now >= until {
+                active.faithful = (now + wait, wait * 2);
+            }
         }
         // An open piece has a gap: `next_piece` looked.
         let Some(gap) = active.gap() else { return 0 };

@@ -615,7 +615,8 @@ fn bytes_of_who_was_sent_away_are_not_kept() {
     assert_eq!(node.swarm.totals().wasted, wasted + u64::from(UNIT));
 }
 
-/// What several sent wrong comes whole from one. A turn too small for a block begins that again.
+/// What several sent wrong comes whole from one, who is waited for before the next begins it again. A turn
+/// too small for a block does that, too.
 #[test]
 fn what_is_begun_again_is_thrown_away_first() {
     let mut node = Node::new(Start::Empty, 1);
@@ -631,6 +632,9 @@ fn what_is_begun_again_is_thrown_away_first() {
     node.grant(first, PIECE, None);
     node.on(unit(first));
     node.grant(first, 0, None);
+    let actions = node.grant(second, 100, Some(0));
+    assert!(!actions.contains(&Action::Discard(T, 0)), "{actions:?}");
+    node.after(Duration::from_secs(10), Event::Tick);
     let actions = node.grant(second, 100, Some(0));
     assert!(actions.contains(&Action::Discard(T, 0)), "{actions:?}");
 }

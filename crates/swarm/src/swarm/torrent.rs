@@ -12,6 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::time::Duration;
 
 /// Bytes of a unit: the block every client knows, and what leases are counted in.
 pub const UNIT: u32 = 16 << 10;
@@ -83,6 +84,8 @@ pub(crate) struct Active {
     pub(crate) sources: BTreeSet<PeerId>,
     /// It is among the suspects.
     pub(crate) sole: bool,
+    /// Until then a suspect waits for the one who has sent some of it, and how long for the next.
+    pub(crate) faithful: (Time, Duration),
     /// Connections its bytes cross from a node that has it whole; 0 as long as nobody was asked.
     pub(crate) hops: u8,
     /// Our own nodes were told that they can have it as it comes in.
@@ -204,6 +207,10 @@ impl Torrent {
     }
 }
 
+/// How long a piece that has to come whole from one peer waits for the first; twice as long for the next,
+/// and so on. A turn of a stranger that chokes may be a minute away.
+const FAITHFUL: Duration = Duration::from_secs(10);
+
 impl Active {
     pub(crate) fn new(units: u32) -> Active {
         Active {
@@ -211,6 +218,7 @@ impl Active {
             leases: Vec::new(),
             sources: BTreeSet::new(),
             sole: false,
+            faithful: (Time(0), FAITHFUL),
             hops: 0,
             offered: false,
         }
