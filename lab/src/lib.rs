@@ -12,6 +12,7 @@ pub mod loop_device;
 pub mod mount;
 pub mod need;
 pub mod net;
+mod port;
 mod running;
 pub mod tool;
 pub mod tree;
@@ -23,6 +24,7 @@ pub use loop_device::{LoopDevice, LoopOptions};
 pub use mount::Mount;
 pub use need::{Need, require, skipped};
 pub use net::{Lan, Links, Rates};
+pub use port::free_port;
 pub use running::Running;
 pub use tree::{Random, Tree};
 

@@ -464,12 +464,7 @@ fn peers_outside_of_the_networks_are_not_found() {
     assert_eq!(node.events.try_iter().count(), 0);
 }
 
-/// A port of BEP 14's groups for one test alone, so that tests do not hear each other, nor others.
-fn lsd_port() -> u16 {
-    let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    probe.local_addr().unwrap().port()
-}
-
+/// A node that meets others in BEP 14's groups at a port of its test alone.
 fn near(number: u8, port: u16) -> ControlConfig {
     let interface = interfaces::interfaces().unwrap().into_iter().find(|i| i.loopback);
     ControlConfig { lsd_port: Some(port), interface, ..quiet(number) }
@@ -479,7 +474,7 @@ fn near(number: u8, port: u16) -> ControlConfig {
 fn loopback_multicasts() -> bool {
     let group = std::net::Ipv4Addr::new(239, 192, 152, 143);
     let here = std::net::Ipv4Addr::LOCALHOST;
-    let port = lsd_port();
+    let port = lab::free_port();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     let addr = SocketAddr::from((group, port));
     let heard = socket
@@ -497,7 +492,7 @@ fn nodes_meet_without_a_tracker() {
     if !loopback_multicasts() {
         lab::skip!("the kernel does not loop multicasts back on lo");
     }
-    let port = lsd_port();
+    let port = lab::free_port();
     let a = Node::start(near(1, port));
     a.control.add(torrent(7001, 0, &[]));
     let b = Node::start(near(2, port));
@@ -623,7 +618,7 @@ fn who_announces_is_answered() {
     if !loopback_multicasts() {
         lab::skip!("the kernel does not loop multicasts back on lo");
     }
-    let port = lsd_port();
+    let port = lab::free_port();
     let (a, b) = (Node::start(near(1, port)), Node::start(near(2, port)));
     a.control.add(torrent(7001, 0, &[]));
     b.control.add(torrent(7002, 9, &[]));
@@ -637,7 +632,7 @@ fn what_discovery_finds_the_tracker_tells() {
     if !loopback_multicasts() {
         lab::skip!("the kernel does not loop multicasts back on lo");
     }
-    let port = lsd_port();
+    let port = lab::free_port();
     let http = Some(HttpConfig::new(vec![SocketAddr::from(([127, 0, 0, 1], 0))]));
     let server = Node::start(ControlConfig { http, ..near(1, port) });
     server.control.add(torrent(7001, 0, &[]));
@@ -668,7 +663,7 @@ impl OpenTracker {
         // It gives up being root, and must still find its files.
         let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), everybody).unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = SocketAddr::from(([127, 0, 0, 1], lab::free_port()));
         let child = std::process::Command::new("opentracker")
             .args([
                 "-i",

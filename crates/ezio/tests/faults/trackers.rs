@@ -4,7 +4,7 @@
 use crate::image::Image;
 use crate::process::{END_TIME_MAX, PATIENCE, Process, eventually, text};
 use crate::tracker::{Tracker, ok, peers_answer};
-use crate::world::{Count, LEN, World, deploy, deploy_from, free_port, serve};
+use crate::world::{Count, LEN, World, deploy, deploy_from, serve};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -314,7 +314,7 @@ fn a_torrent_byte_by_byte_does_not_keep_a_client_from_ending() {
 #[test]
 fn gone_for_a_while() {
     let dir = tempfile::tempdir().unwrap();
-    let http = local(free_port()).to_string();
+    let http = local(lab::free_port()).to_string();
     let image = Image::new(dir.path(), LEN, &[format!("http://{http}/announce")]);
     let targets: Vec<_> = (0..2).map(|i| dir.path().join(format!("target{i}"))).collect();
     let clients: Vec<Process> = targets.iter().map(|target| deploy(&image, target)).collect();

@@ -5,7 +5,7 @@ use crate::peer::{Conn, Listener};
 use crate::process::{END_TIME_MAX, PATIENCE, Process, eventually, text};
 use crate::tracker::{Tracker, peers_answer};
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -170,9 +170,4 @@ pub(crate) const LEN: usize = 40 * 65536 + 5000;
 pub(crate) fn linger(mut conn: Conn) -> io::Result<()> {
     conn.stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     conn.wait_for_end()
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

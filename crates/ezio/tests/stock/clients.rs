@@ -3,7 +3,7 @@
 use crate::image::Image;
 use crate::process::{PATIENCE, Process};
 use serde_json::{Value, json};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -120,7 +120,7 @@ pub(crate) fn aria2_link(link: &str, dir: &Path) -> Process {
 }
 
 fn aria2_at(torrent: &str, dir: &Path, more: &[&str]) -> Process {
-    let port = free_port();
+    let port = lab::free_port();
     let mut command = Command::new("aria2c");
     command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--seed-time=0"]);
     command.args(["--enable-peer-exchange=false", "--bt-enable-lpd=false", "--disable-ipv6=true"]);
@@ -156,18 +156,10 @@ pub(crate) fn opentracker(image: &Image, torrent: Option<&Metainfo>) -> OpenTrac
     let list = torrent.map_or(String::new(), |t| hex(&t.info_hash()) + "\n");
     let path = image.path("whitelist");
     std::fs::write(&path, list).unwrap();
-    // Somebody may take the port between our look and its.
-    for _ in 0..5 {
-        let port = free_port();
-        let mut process = spawn_opentracker(port, &path);
-        if listens(port, &mut process) {
-            return OpenTracker {
-                _process: process,
-                url: format!("http://127.0.0.1:{port}/announce"),
-            };
-        }
-    }
-    panic!("opentracker does not start");
+    let port = lab::free_port();
+    let mut process = spawn_opentracker(port, &path);
+    assert!(listens(port, &mut process), "opentracker does not start");
+    OpenTracker { _process: process, url: format!("http://127.0.0.1:{port}/announce") }
 }
 
 fn spawn_opentracker(port: u16, whitelist: &Path) -> Process {
@@ -192,17 +184,6 @@ fn listens(port: u16, process: &mut Process) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     false
-}
-
-/// A port that nobody uses at this moment, neither with TCP nor with UDP.
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port < u16::MAX - 100 && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 pub(crate) fn text(path: &Path) -> &str {

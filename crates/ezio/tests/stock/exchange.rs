@@ -39,7 +39,7 @@ fn we_tell_libtorrent_of_others() {
     require_clients!();
     let image = Image::new(Pieces::Small, 25);
     let server = clients::serve(&image, &image.torrent());
-    let port = clients::free_port();
+    let port = lab::free_port();
     let target = image.target("target.img");
     let args = ["--limit", "400kB/s", "--port", &port.to_string()];
     let mut deploy = clients::deploy(&server.url, &target, &args);

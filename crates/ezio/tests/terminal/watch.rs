@@ -26,9 +26,9 @@ fn addr(url: &str) -> SocketAddr {
     url.strip_prefix("http://").unwrap().parse().unwrap()
 }
 
-/// The server again, where it was before.
-fn serve_again(path: &Path, url: &str) -> Running {
-    let addr = addr(url).to_string();
+/// A server of `path` that can be where one was before.
+fn serve_at(path: &Path, addr: SocketAddr) -> Running {
+    let addr = addr.to_string();
     let args = ["serve", "--http", &addr, path.to_str().unwrap(), "--raw"];
     let mut server = Running::start(ezio(), &args).unwrap();
     server.ready().unwrap();
@@ -38,9 +38,10 @@ fn serve_again(path: &Path, url: &str) -> Running {
 #[test]
 fn a_room_is_watched_on_a_terminal_of_80_by_24() {
     let (_dir, path) = image(1 << 20);
-    let (server, url) = serve(&path, &[]);
-    let room = Room::open(addr(&url), &"a".repeat(40), 0, troubles());
-    let mut terminal = Terminal::start(&["watch", &url], (80, 24), &[]);
+    let at = SocketAddr::from(([127, 0, 0, 1], lab::free_port()));
+    let server = serve_at(&path, at);
+    let room = Room::open(at, &"a".repeat(40), 0, troubles());
+    let mut terminal = Terminal::start(&["watch", &format!("http://{at}")], (80, 24), &[]);
     let screen = terminal.wait("those that need a look come first, with the reason", |screen| {
         let words = [
             ("lab-22 ", " failed "),
@@ -73,8 +74,8 @@ fn a_room_is_watched_on_a_terminal_of_80_by_24() {
         screen[1].contains("THE SERVER DOES NOT ANSWER")
             && screen.iter().any(|l| l.contains("lab-22"))
     });
-    let _server = serve_again(&path, &url);
-    let _room = Room::open(addr(&url), &"a".repeat(40), 0, vec![Trouble::Done]);
+    let _server = serve_at(&path, at);
+    let _room = Room::open(at, &"a".repeat(40), 0, vec![Trouble::Done]);
     terminal.wait("it is found again", |screen| {
         screen[2].starts_with("1 machines: 1 done") && !screen[1].contains("NOT ANSWER")
     });

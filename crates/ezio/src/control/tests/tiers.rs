@@ -4,7 +4,7 @@ use super::*;
 
 /// A port where nobody listens, and the announce URL there.
 fn nowhere() -> (SocketAddr, String) {
-    let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], lab::free_port()));
     (addr, format!("http://{addr}/announce"))
 }
 
