@@ -2,6 +2,7 @@ use super::*;
 use crate::sha1::digest;
 use crate::store::{DeviceStore, DeviceTarget};
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -155,36 +156,9 @@ fn wait_until(done: impl Fn() -> bool) {
 /// the stall of ten seconds, and with all slots the whole swarm stood still.
 #[test]
 fn the_scheduler_hears_of_a_request_before_it_is_served() {
-    use std::io::Write as _;
     const REQUESTS: u32 = 2000;
-    let (metainfo, device) = image(64 << 10);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("source");
-    std::fs::write(&path, &device).unwrap();
-    let Content::Source(store) = source(&metainfo, &path).content else { panic!("a source") };
-    let carried = Arc::new(Carried {
-        id: TorrentId(0),
-        have: Have::new(metainfo.piece_count(), true),
-        metainfo,
-        store,
-        target: None,
-        memory: Memory::default(),
-        arriving: Arriving::default(),
-        checking: AtomicU32::new(0),
-        received: AtomicU64::new(0),
-        sent: AtomicU64::new(0),
-    });
-    let shared = Shared {
-        peer_id: [0; 20],
-        torrents: RwLock::default(),
-        limits: Limits::new(None),
-        links: AtomicUsize::new(0),
-    };
-    let listener = std::net::TcpListener::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut peer = TcpStream::connect(addr).unwrap();
-    let (stream, _) = listener.accept().unwrap();
-    let link = link::Link::new(PeerId(0), carried, stream, addr, [0; 20], true);
+    let (dir, shared) = (tempfile::tempdir().unwrap(), shared());
+    let (link, mut peer) = link_of_a_source(64 << 10, dir.path());
     link.with_outbox(|outbox| outbox.allow(u64::MAX));
     let pool = Arc::new(pieces::Pool::new(1 << 20));
     let (sender, receiver) = sync_channel(REQUESTS as usize + 10);
@@ -210,6 +184,69 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
         link.close();
         assert_eq!((served, unheard), (u64::from(REQUESTS) * (16 << 10), 0));
     });
+}
+
+/// What a connection's threads share in a node without torrents.
+fn shared() -> Shared {
+    Shared {
+        peer_id: [0; 20],
+        torrents: RwLock::default(),
+        limits: Limits::new(None),
+        links: AtomicUsize::new(0),
+    }
+}
+
+/// A connection without threads, of a node that has the whole image; and the peer's end of it.
+fn link_of_a_source(piece_len: u32, dir: &Path) -> (Arc<link::Link>, TcpStream) {
+    let (metainfo, device) = image(piece_len);
+    let path = dir.join("source");
+    std::fs::write(&path, &device).unwrap();
+    let Content::Source(store) = source(&metainfo, &path).content else { panic!("a source") };
+    let carried = Arc::new(Carried {
+        id: TorrentId(0),
+        have: Have::new(metainfo.piece_count(), true),
+        metainfo,
+        store,
+        target: None,
+        memory: Memory::default(),
+        arriving: Arriving::default(),
+        checking: AtomicU32::new(0),
+        received: AtomicU64::new(0),
+        sent: AtomicU64::new(0),
+    });
+    let listener = std::net::TcpListener::bind(SocketAddr::from((LOOPBACK, 0))).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let peer = TcpStream::connect(addr).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    (Arc::new(link::Link::new(PeerId(0), carried, stream, addr, [0; 20], true)), peer)
+}
+
+/// Whoever looks at what a source sent would see less than its peers received.
+#[test]
+fn what_a_peer_took_before_it_left_is_counted() {
+    const LEN: u32 = 1 << 20;
+    // Of one file, and of two extents.
+    for piece in [2, 0] {
+        let (dir, shared) = (tempfile::tempdir().unwrap(), shared());
+        let (link, mut peer) = link_of_a_source(LEN, dir.path());
+        // A socket never takes the whole block.
+        socket2::SockRef::from(&link.stream).set_send_buffer_size(16 << 10).unwrap();
+        link.with_outbox(|outbox| {
+            outbox.allow(u64::MAX);
+            outbox.request(Block { piece, begin: 0, len: LEN }).unwrap();
+        });
+        let (sender, _receiver) = sync_channel(10);
+        thread::scope(|scope| {
+            scope.spawn(|| writer::run(&link, &Inputs(sender), &shared));
+            let mut taken = vec![0; 13 + LEN as usize / 2];
+            peer.read_exact(&mut taken).unwrap();
+            // It has unread bytes: the other end is told at once that nobody takes them.
+            drop(peer);
+        });
+        let sent = link.sent.load(Ordering::Relaxed);
+        assert!((u64::from(LEN / 2)..=LEN.into()).contains(&sent), "piece {piece}: {sent}");
+        assert_eq!(link.torrent.sent.load(Ordering::Relaxed), sent);
+    }
 }
 
 fn requested(input: &Input) -> u64 {

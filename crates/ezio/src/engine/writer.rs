@@ -24,7 +24,7 @@ use swarm::wire::{Block, Message, PIECE_HEADER_LEN};
 pub(super) fn run(link: &Link, inputs: &Inputs, shared: &Shared) {
     let (pace, window) = (Pace::new(), Window::new());
     let (control, disk) = (Vec::new(), Vec::new());
-    let mut writer = Writer { link, inputs, shared, pace, window, control, disk };
+    let mut writer = Writer { link, inputs, shared, pace, window, control, disk, taken: 0 };
     // The reader tells the scheduler why the connection has ended.
     if writer.write_all().is_err() {
         link.close();
@@ -47,6 +47,8 @@ struct Writer<'a> {
     control: Vec<u8>,
     /// Bytes read from the store.
     disk: Vec<u8>,
+    /// Bytes of blocks that the socket has taken of the portion that is being sent.
+    taken: u64,
 }
 
 impl Writer<'_> {
@@ -105,7 +107,7 @@ impl Writer<'_> {
                     vec![&disk[from..from + portion.len as usize]]
                 }
             };
-            self.portion(portion, |writer| send(&writer.link.stream, portion, &parts))?;
+            self.portion(portion, |writer| writer.blocks_of(portion, &parts))?;
             rest = later;
         }
         self.disk = disk;
@@ -148,6 +150,7 @@ impl Writer<'_> {
                 Err(_) => break,
             }
         }
+        self.taken += at - place;
         // Less than a block.
         let done = (at - place) as u32;
         self.read_and_send(Block { begin: block.begin + done, len: block.len - done, ..block })
@@ -167,7 +170,35 @@ impl Writer<'_> {
             self.inputs.send(Input::Unreadable { torrent, piece, error });
             return Err(io::Error::other("a block could not be read to its end"));
         }
-        (&self.link.stream).write_all(&self.disk)
+        write_all_vectored(&self.link.stream, &mut [IoSlice::new(&self.disk)], &mut self.taken)
+    }
+
+    /// Sends the blocks of a run with their headers; `parts` laid end to end are their bytes.
+    fn blocks_of(&mut self, run: Run, parts: &[&[u8]]) -> io::Result<()> {
+        let mut headers = Vec::with_capacity(PIECE_HEADER_LEN);
+        let blocks: Vec<Block> = super::link::blocks(run).collect();
+        for &block in &blocks {
+            Message::Piece(block).encode(&mut headers);
+        }
+        let mut slices = Vec::with_capacity(2 * blocks.len() + parts.len());
+        let mut parts = parts.iter();
+        let mut part: &[u8] = &[];
+        for (block, header) in blocks.iter().zip(headers.chunks(PIECE_HEADER_LEN)) {
+            slices.push(IoSlice::new(header));
+            let mut left = block.len as usize;
+            while left > 0 {
+                if part.is_empty() {
+                    part = parts.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+                }
+                let (now, later) = part.split_at(part.len().min(left));
+                slices.push(IoSlice::new(now));
+                (part, left) = (later, left - now.len());
+            }
+        }
+        let mut taken = 0;
+        let result = write_all_vectored(&self.link.stream, &mut slices, &mut taken);
+        self.taken += without_headers(&blocks, taken);
+        result
     }
 
     /// What is in memory of a run: verified, or as it comes in.
@@ -194,16 +225,18 @@ impl Writer<'_> {
         self.link.with_outbox(|outbox| outbox.take_control(&mut self.control));
         self.say()?;
         let begin = Instant::now();
-        hand(self)?;
+        self.taken = 0;
+        let handed = hand(self);
+        // The peer has them and keeps the whole blocks, even if the connection ends now.
+        for counter in [&self.link.torrent.sent, &self.link.sent] {
+            counter.fetch_add(self.taken, Ordering::Relaxed);
+        }
+        handed?;
         self.window.follow(self.link, self.shared.links.load(Ordering::Relaxed))?;
         if self.pace.handed(portion.len, begin.elapsed()) {
             self.tell_kernel()?;
         }
-        let len = u64::from(portion.len);
-        for counter in [&self.link.torrent.sent, &self.link.sent] {
-            counter.fetch_add(len, Ordering::Relaxed);
-        }
-        self.inputs.send(Input::Event(Event::Served(self.link.id, len)));
+        self.inputs.send(Input::Event(Event::Served(self.link.id, portion.len.into())));
         Ok(())
     }
 
@@ -241,39 +274,30 @@ fn split(run: Run, len: u32) -> (Run, Option<Run>) {
     (Run { len, ..run }, (later.len > 0).then_some(later))
 }
 
-/// Sends the blocks of a run with their headers; `parts` laid end to end are their bytes.
-fn send(stream: &std::net::TcpStream, run: Run, parts: &[&[u8]]) -> io::Result<()> {
-    let mut headers = Vec::with_capacity(PIECE_HEADER_LEN);
-    let blocks: Vec<Block> = super::link::blocks(run).collect();
-    for &block in &blocks {
-        Message::Piece(block).encode(&mut headers);
+/// How many of the first `sent` bytes of these blocks' messages are not headers.
+fn without_headers(blocks: &[Block], sent: u64) -> u64 {
+    let (mut left, mut bytes) = (sent, 0);
+    for block in blocks {
+        left = left.saturating_sub(PIECE_HEADER_LEN as u64);
+        let here = left.min(block.len.into());
+        (left, bytes) = (left - here, bytes + here);
     }
-    let mut slices = Vec::with_capacity(2 * blocks.len() + parts.len());
-    let mut parts = parts.iter();
-    let mut part: &[u8] = &[];
-    for (block, header) in blocks.iter().zip(headers.chunks(PIECE_HEADER_LEN)) {
-        slices.push(IoSlice::new(header));
-        let mut left = block.len as usize;
-        while left > 0 {
-            if part.is_empty() {
-                part = parts.next().ok_or(io::ErrorKind::UnexpectedEof)?;
-            }
-            let (now, later) = part.split_at(part.len().min(left));
-            slices.push(IoSlice::new(now));
-            (part, left) = (later, left - now.len());
-        }
-    }
-    write_all_vectored(stream, &mut slices)
+    bytes
 }
 
+/// Adds to `taken` what the socket takes, also when it fails in the middle.
 fn write_all_vectored(
     mut stream: &std::net::TcpStream,
     mut slices: &mut [IoSlice<'_>],
+    taken: &mut u64,
 ) -> io::Result<()> {
     while !slices.is_empty() {
         match stream.write_vectored(slices) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(len) => IoSlice::advance_slices(&mut slices, len),
+            Ok(len) => {
+                *taken += len as u64;
+                IoSlice::advance_slices(&mut slices, len);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -284,6 +308,19 @@ fn write_all_vectored(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_not_counted() {
+        let blocks = [10, 20].map(|len| Block { piece: 0, begin: 0, len });
+        let check = |sent, bytes| assert_eq!(without_headers(&blocks, sent), bytes, "{sent}");
+        check(0, 0);
+        check(12, 0);
+        check(14, 1);
+        check(23, 10);
+        check(30, 10);
+        check(37, 11);
+        check(56, 30);
+    }
 
     #[test]
     fn runs_are_cut_between_blocks() {
