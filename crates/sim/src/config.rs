@@ -1,5 +1,6 @@
 //! What is simulated: nodes, links, disks, faults. All of it numbers, so a run can be repeated.
 
+use std::ops::RangeInclusive;
 use swarm::time::Time;
 
 /// A run.
@@ -212,8 +213,22 @@ impl Config {
     /// How long all images take on the source's link, in nanoseconds: what nobody can beat.
     #[must_use]
     pub fn ideal_ns(&self) -> u64 {
+        self.copies_ns(1, self.nodes[0].up)
+    }
+
+    /// What not even a fluid can beat until these clients have all, in nanoseconds: all images out of
+    /// the source, into the slowest of them, and their copies out of all uplinks.
+    #[must_use]
+    pub fn bound_ns(&self, clients: RangeInclusive<usize>) -> u64 {
+        let counting = &self.nodes[clients];
+        let slowest = counting.iter().map(|node| node.down).fold(self.nodes[0].up, u64::min);
+        let uplinks = self.nodes.iter().map(|node| node.up).sum();
+        self.copies_ns(1, slowest).max(self.copies_ns(counting.len() as u64, uplinks))
+    }
+
+    fn copies_ns(&self, copies: u64, rate: u64) -> u64 {
         let bytes: u64 = self.torrents.iter().map(|image| image.len).sum();
         // Images of some terabytes at most: 2^43 * 10^9 needs 128 bits.
-        (u128::from(bytes) * 1_000_000_000 / u128::from(self.nodes[0].up)) as u64
+        (u128::from(bytes) * u128::from(copies) * 1_000_000_000 / u128::from(rate)) as u64
     }
 }

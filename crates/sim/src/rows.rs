@@ -81,26 +81,14 @@ impl Row {
     fn figure(&self, report: &Report) -> Option<u64> {
         match self.time {
             Measure::Makespan => {
-                Some(thousandths(report.makespan_ns(self.counts.clone())?, self.bound_ns()))
+                let bound_ns = self.config.bound_ns(self.counts.clone());
+                Some(thousandths(report.makespan_ns(self.counts.clone())?, bound_ns))
             }
             Measure::Own => {
                 let started = START_NS * 1000 / self.config.ideal_ns();
                 Some(report.slowest(self.counts.clone())? + started)
             }
         }
-    }
-
-    /// The image out of the server, into the slowest client that counts, all copies out of all uplinks.
-    fn bound_ns(&self) -> u64 {
-        let len: u64 = self.config.torrents.iter().map(|image| image.len).sum();
-        let ns = |copies: u64, rate: u64| {
-            // Gigabytes at bytes a second: below 2^64.
-            (u128::from(len) * u128::from(copies) * 1_000_000_000 / u128::from(rate)) as u64
-        };
-        let counting = &self.config.nodes[self.counts.clone()];
-        let slowest = counting.iter().map(|node| node.down).fold(self.config.nodes[0].up, u64::min);
-        let uplinks = self.config.nodes.iter().map(|node| node.up).sum();
-        ns(1, slowest).max(ns(counting.len() as u64, uplinks))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The makespan table: what the scheduler is worth, as a file under version control.
 
 use crate::config::{Config, How, Stop};
-use crate::report::Report;
+use crate::report::{Report, thousandths};
 use std::fmt::Write as _;
 use swarm::time::Time;
 
@@ -105,8 +105,11 @@ impl Case {
     #[must_use]
     pub fn figure(self, report: &Report) -> Option<u64> {
         if self.has_uplinks() {
-            let config = self.config(report.finished.len() - 1, 1, 0);
-            return Some(report.ratio(1..report.finished.len())? * 1000 / bound(&config));
+            let clients = report.finished.len() - 1;
+            let config = self.config(clients, 1, 0);
+            // Of one piece: only the links matter.
+            let bound = thousandths(config.bound_ns(1..=clients), config.ideal_ns());
+            return Some(report.ratio(1..=clients)? * 1000 / bound);
         }
         let clients = report.finished.len() - 1;
         let counted = (1..=clients).filter(|&client| !self.is_set_apart(client, clients));
@@ -128,15 +131,6 @@ impl Case {
 
 /// Up and down of mixed links in hundredths of the source's, in turn; as the lab has them.
 pub(crate) const MIXED: [(u64, u64); 4] = [(100, 100), (50, 100), (50, 75), (20, 75)];
-
-/// What nothing can be faster than, in thousandths of the image at the source's rate: the image into the
-/// slowest client, all copies out of all uplinks.
-fn bound(config: &Config) -> u64 {
-    let source = config.nodes[0].up * 1000;
-    let slowest = config.nodes[1..].iter().map(|node| source / node.down).max().unwrap_or(0);
-    let uplinks: u64 = config.nodes.iter().map(|node| node.up).sum();
-    slowest.max(source * (config.nodes.len() as u64 - 1) / uplinks).max(1000)
-}
 
 /// Runs every case for every number of clients and of pieces, the worst of all seeds counts, and
 /// writes the table.

@@ -1,7 +1,7 @@
 //! Disks with a table and two file systems, and used ones of the same size.
 
 use crate::disk::Disk;
-use crate::machine::mounts;
+use crate::namespaces::mounts;
 use crate::world::text;
 use lab::{FileSystem, LoopOptions, Tree};
 use std::fs::File;

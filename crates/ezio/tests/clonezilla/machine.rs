@@ -2,11 +2,10 @@
 //! disks of all. It ends with the test, however that ends, and with all that runs on it.
 
 use crate::ezio;
-use crate::world::{Process, text, wait};
+use crate::namespaces::Namespaces;
+use crate::world::{Process, text};
 use lab::Lan;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,31 +20,17 @@ const PATH: &str = "/home/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// A running machine.
 pub(crate) struct Machine {
-    /// `unshare`, with whose end all processes of the machine end.
-    unshare: Process,
-    /// Process 1 of the machine, as it is numbered outside.
-    init: String,
+    namespaces: Namespaces,
     dir: PathBuf,
 }
 
 impl Machine {
     /// Starts a machine at a cable of `lan`. Its files are below `dir`, which it makes.
     pub(crate) fn start(lan: &Lan, node: usize, dir: PathBuf) -> Machine {
-        let _quiet = mounts();
         std::fs::create_dir(&dir).unwrap();
-        let mut command = lan.command(node, Path::new("setpriv"));
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]);
-        command.args(["--kill-child", "--mount-proc", "--", "sh", "-c", SCRIPT, "sh"]);
-        command.arg(&dir).arg(ezio());
-        let mut unshare = Process::start(&mut command, &dir);
-        wait("a machine is ready", || {
-            assert!(unshare.code().is_none(), "no machine: {}", unshare.all());
-            unshare.output().contains("ready")
-        });
-        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-        let init = std::fs::read_to_string(children).unwrap().trim().to_owned();
-        assert!(init.parse::<u32>().is_ok(), "`{init}` is not one process");
-        Machine { unshare, init, dir }
+        let args = [dir.as_path(), ezio()];
+        let namespaces = Namespaces::start(lan, node, &dir, SCRIPT, args);
+        Machine { namespaces, dir }
     }
 
     /// Runs lines of shell to their end, and returns what they print, both streams.
@@ -61,9 +46,7 @@ impl Machine {
 
     /// Starts lines of shell.
     pub(crate) fn spawn(&self, lines: &str) -> Process {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init, "--mount", "--pid", "--net", "--wd=/", "--"]);
-        command.args(["bash", "-c", &format!("exec </dev/null\n{lines}")]);
+        let mut command = self.namespaces.bash("/", &format!("exec </dev/null\n{lines}"));
         // A locale that Clonezilla has the words of; a terminal that needs no setting up.
         command.env("PATH", PATH).env("TERM", "linux").env("LC_ALL", "C.UTF-8");
         Process::start(&mut command, &self.dir)
@@ -90,19 +73,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("---- a machine, and its logs: {}", self.unshare.all());
+            eprintln!("---- the logs of a machine:");
             let log = |name: &str| std::fs::read_to_string(self.path(name)).unwrap_or_default();
             eprintln!("{}\n{}", log("log/ezio-seeding.log"), log("log/clonezilla.log"));
         }
     }
-}
-
-/// Held while a machine is made, which copies all mounts, and while a test mounts something, which
-/// must not be copied.
-pub(crate) fn mounts() -> MutexGuard<'static, ()> {
-    static MOUNTS: Mutex<()> = Mutex::new(());
-    // A test that failed meanwhile has unmounted.
-    MOUNTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for the end of what takes long.

@@ -12,6 +12,7 @@ mod world;
 mod commands;
 mod disks;
 mod machine;
+mod namespaces;
 mod scripts;
 
 use lab::Need;

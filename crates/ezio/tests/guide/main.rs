@@ -9,6 +9,8 @@ mod blocks;
 #[expect(dead_code, reason = "shared with the tests of capture")]
 #[path = "../capture/disk.rs"]
 mod disk;
+#[path = "../clonezilla/namespaces.rs"]
+mod namespaces;
 mod room;
 mod symptoms;
 #[expect(dead_code, reason = "shared with the tests of the old command lines")]

@@ -4,13 +4,13 @@
 
 use crate::blocks::Place;
 use crate::ezio;
+use crate::namespaces::Namespaces;
 use crate::world::{Process, wait};
 use lab::{Lan, Links, LoopDevice, LoopOptions, Tree, net, tool};
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 
 /// Makes a machine of the namespaces that it is started in.
@@ -46,10 +46,7 @@ pub(crate) struct Room {
 }
 
 struct Machine {
-    /// `unshare`, with whose end all processes of the machine end.
-    _unshare: Process,
-    /// Process 1 of the machine, as it is numbered outside.
-    init: String,
+    namespaces: Namespaces,
     dir: PathBuf,
     disks: Vec<LoopDevice>,
     /// What runs there beside, and the file with its exit code.
@@ -61,7 +58,6 @@ impl Room {
     /// Makes the machines. The server's disks have an ext4 each, others' a byte that stands for
     /// nothing.
     pub(crate) fn new() -> Room {
-        let _quiet = mounts();
         remove_stale();
         let prefix = format!("{}{}-guide-", net::PREFIX, std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
@@ -177,23 +173,13 @@ impl Machine {
         std::fs::create_dir(&dir).unwrap();
         let disks: Vec<LoopDevice> =
             DISKS.iter().map(|(name, len)| make_disk(&dir, name, *len, place)).collect();
-        let mut command = lan.command(place as usize, Path::new("setpriv"));
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]);
-        command.args(["--kill-child", "--mount-proc", "--", "sh", "-c", SCRIPT, "sh"]);
-        command.arg(&dir).arg(ezio());
         let named = |(device, (name, _)): (&LoopDevice, &(&str, u64))| {
-            format!("{}={name}", device.path().display())
+            format!("{}={name}", device.path().display()).into()
         };
-        command.args(disks.iter().zip(&DISKS).map(named));
-        let mut unshare = Process::start(&mut command, &dir);
-        wait("a machine is ready", || {
-            assert!(unshare.code().is_none(), "no machine: {}", unshare.all());
-            unshare.output().contains("ready")
-        });
-        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-        let init = std::fs::read_to_string(children).unwrap().trim().to_owned();
-        assert!(init.parse::<u32>().is_ok(), "`{init}` is not one process");
-        Machine { _unshare: unshare, init, dir, disks, beside: Vec::new(), count: 0 }
+        let mut args: Vec<OsString> = vec![dir.clone().into(), ezio().into()];
+        args.extend(disks.iter().zip(&DISKS).map(named));
+        let namespaces = Namespaces::start(lan, place as usize, &dir, SCRIPT, args);
+        Machine { namespaces, dir, disks, beside: Vec::new(), count: 0 }
     }
 
     fn disk(&self, name: &str) -> &LoopDevice {
@@ -210,9 +196,7 @@ impl Machine {
              trap 'code=$?; pwd >/run/cwd; echo $code >/home/.{name}' EXIT\nset -eo pipefail\n\
              [ ! -e /run/environment ] || . /run/environment\n{text}\nexit $?\n"
         );
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init, "--mount", "--pid", "--net", "--wd=/home", "--"]);
-        command.args(["bash", "-c", &lines]);
+        let mut command = self.namespaces.bash("/home", &lines);
         let path = "/usr/local/sbin:/usr/local/bin:/run/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         command.env("PATH", path).env("HOME", "/root").env("LC_ALL", "C.UTF-8");
         command.env_remove("JOURNAL_STREAM");
@@ -278,10 +262,4 @@ fn remove_stale() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Held while machines are made, which copies all mounts.
-fn mounts() -> MutexGuard<'static, ()> {
-    static MOUNTS: Mutex<()> = Mutex::new(());
-    MOUNTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
