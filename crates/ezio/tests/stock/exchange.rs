@@ -18,7 +18,10 @@ fn ours(status: &Value) -> BTreeSet<String> {
 fn libtorrent_tells_us_of_others() {
     require_clients!();
     let image = Image::new(Pieces::Small, 24);
-    let mut seeder = clients::libtorrent("seeder", &image.torrent(), &image.files(), &json!({}));
+    // Seconds for the image, and then it leaves at once whoever has all: it looks at its peers some
+    // times a second.
+    let some = json!({ "upload_limit": 2_000_000 });
+    let mut seeder = clients::libtorrent("seeder", &image.torrent(), &image.files(), &some);
     let port = |listening: &Value| listening["port"].as_u64().expect("a port");
     let seeders = port(&seeder.event("listening"));
     let dir = image.empty_dir("hub");
