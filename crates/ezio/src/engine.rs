@@ -185,6 +185,7 @@ impl Engine {
             torrents: RwLock::default(),
             limits: Limits::new(config.limit),
             links: AtomicUsize::new(0),
+            uplink: AtomicU64::new(0),
         });
         let connector = Arc::new(Connector::bind(
             &config.listen,
@@ -416,6 +417,8 @@ struct Shared {
     limits: Limits,
     /// Connections after their handshakes.
     links: AtomicUsize,
+    /// What our own link sends, as far as it is known, in bytes a second.
+    uplink: AtomicU64,
 }
 
 impl Shared {

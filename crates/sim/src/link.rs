@@ -298,15 +298,15 @@ impl World {
     /// Control messages are here: what the reader of a connection does.
     fn hear(&mut self, conn: usize, side: usize, mut bytes: &[u8]) {
         let (node, peer) = (self.conns[conn].nodes[side], peer_id(conn));
-        let mut requested = 0;
+        let (mut requested, mut of) = (0, 0);
         while let Some((message, used)) = decode(bytes).expect("our own messages are well formed") {
             bytes = &bytes[used..];
             if let Message::Request(block) = message {
-                requested += self.take_request(conn, side, block);
+                (requested, of) = (requested + self.take_request(conn, side, block), block.piece);
                 continue;
             }
             if requested > 0 {
-                self.tell(node, Event::Requested(peer, core::mem::take(&mut requested)));
+                self.tell(node, Event::Requested(peer, of, core::mem::take(&mut requested)));
             }
             let end = &mut self.conns[conn].ends[side];
             match message {
@@ -323,7 +323,7 @@ impl World {
         }
         assert!(bytes.is_empty(), "our own messages are whole");
         if requested > 0 {
-            self.tell(node, Event::Requested(peer, requested));
+            self.tell(node, Event::Requested(peer, of, requested));
         }
         self.line_up(conn, side);
     }

@@ -100,7 +100,7 @@ impl Default for Config {
         Config {
             node: 0,
             slots: 8,
-            in_flight: (12, 16),
+            in_flight: (18, 24),
             budget: 128 << 20,
             uplink: 0,
             downlink: 0,
@@ -177,9 +177,9 @@ pub enum Event {
     /// The peer said this. Requests, cancellations and blocks are the reader's and the outbox's;
     /// they come as the events below.
     Message(PeerId, Message),
-    /// The peer asked for so many bytes. Told before they can be served: what the outbox refuses
+    /// The peer asked for so many bytes of this piece. Told before they can be served: what the outbox refuses
     /// then is [`Dropped`](Event::Dropped).
-    Requested(PeerId, u64),
+    Requested(PeerId, u32, u64),
     /// So many bytes of blocks were handed to the peer's socket.
     Served(PeerId, u64),
     /// Requests of so many bytes were cancelled, refused or dropped after the outbox took them.
@@ -355,6 +355,10 @@ pub struct Swarm {
     ticked: Time,
     down: Meter,
     up: Meter,
+    /// Since when there was always something to send, of pieces that are whole here.
+    busy: Option<Time>,
+    /// That has lasted, so `up` tells what our uplink can do and not only what was asked of it.
+    proven: bool,
     /// How long a peer takes from our grant to its request: one round trip, smoothed.
     reply: Duration,
     /// How likely a grant is taken up, of 256, smoothed.
@@ -389,6 +393,8 @@ impl Swarm {
             ticked: Time(0),
             down: Meter::default(),
             up: Meter::default(),
+            busy: None,
+            proven: false,
             reply: Duration::ZERO,
             likely: 256,
             capped: Duration::ZERO,
@@ -465,7 +471,7 @@ impl Swarm {
             Event::From(peer, machine) => self.on_from(peer, machine),
             Event::Disconnected(peer) => self.forget(peer),
             Event::Message(peer, message) => self.on_message(peer, message),
-            Event::Requested(peer, bytes) => self.on_requested(peer, bytes),
+            Event::Requested(peer, piece, bytes) => self.on_requested(peer, piece, bytes),
             Event::Served(peer, bytes) => self.on_served(peer, bytes, true),
             Event::Dropped(peer, bytes) => self.on_served(peer, bytes, false),
             Event::Received { peer, piece, begin, len } => {

@@ -173,7 +173,7 @@ impl Reader<'_> {
         // The scheduler hears of it before the writer can have served it: what is served and was
         // not asked for ends no grant.
         let (peer, bytes) = (self.link.id, u64::from(block.len));
-        self.event(Event::Requested(peer, bytes));
+        self.event(Event::Requested(peer, block.piece, bytes));
         match self.link.with_outbox(|outbox| outbox.request(block)) {
             Ok(()) => {}
             // It was told if it knows BEP 6, and has to ask again if it does not.

@@ -764,6 +764,7 @@ impl Scheduler {
     }
 
     fn publish(&mut self) {
+        self.shared.uplink.store(self.swarm.uplink(), Ordering::Relaxed);
         self.published = Instant::now();
         let torrents = self.torrents.values().filter_map(|carried| {
             let progress = self.swarm.progress(carried.id)?;

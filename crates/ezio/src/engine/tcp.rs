@@ -39,9 +39,17 @@ pub(super) struct Window {
     looked: Instant,
 }
 
-/// How long a round trip may be longer than the shortest: some packets of each connection that
-/// shares a link of 100 Mbit/s, and an eighth of the time of a piece there.
+/// How long a round trip may be longer than the shortest, at the least: some packets of each connection
+/// that shares a link of 100 Mbit/s, and an eighth of the time of a piece there.
 const QUEUE: Duration = Duration::from_millis(10);
+
+/// And so many bytes of our own link: [`LEAST`] of each of eight. On a link of 12.5 Mbit/s 10 ms are
+/// ten packets, which no eight connections can keep to; all of them had the least, and in round trips of
+/// a tenth of a second, half of them without anything to send, it did not fill the link.
+const QUEUED: u64 = 64 << 10;
+
+/// More is never right: a request that waits that long is late on any link.
+const QUEUE_MOST: Duration = Duration::from_millis(200);
 
 /// From so many connections on: what fewer have on their way, the queues of ports have room for.
 const CROWD: usize = 12;
@@ -62,7 +70,9 @@ impl Window {
     }
 
     /// Looks at the connection, one of `links`, if it is time to, and changes its buffer if need be.
-    pub(super) fn follow(&mut self, link: &Link, links: usize) -> io::Result<()> {
+    ///
+    /// `uplink` is what our own link sends, in bytes a second, or 0.
+    pub(super) fn follow(&mut self, link: &Link, links: usize, uplink: u64) -> io::Result<()> {
         let stream = &link.stream;
         if self.looked.elapsed() < EVERY {
             return Ok(());
@@ -70,10 +80,12 @@ impl Window {
         self.looked = Instant::now();
         // Before Linux 4.6 there is no shortest round trip to compare with: the kernel chooses.
         let Ok(path) = Path::of(stream) else { return Ok(()) };
-        let uplink = link.uplink.load(Ordering::Relaxed);
+        let theirs = link.uplink.load(Ordering::Relaxed);
         let follows =
-            uplink == Uplink::Faster as u8 || links >= CROWD && uplink != Uplink::Slower as u8;
-        let buffer = if follows { resized(self.buffer, &path) } else { self.buffer.map(|_| MOST) };
+            theirs == Uplink::Faster as u8 || links >= CROWD && theirs != Uplink::Slower as u8;
+        let allowed = queue_of(uplink);
+        let resized = || resized(self.buffer, &path, allowed);
+        let buffer = if follows { resized() } else { self.buffer.map(|_| MOST) };
         if buffer != self.buffer
             && let Some(len) = buffer
         {
@@ -105,12 +117,19 @@ impl Path {
     }
 }
 
-/// The buffer that follows `buffer`: gentle steps, because the round trip answers late.
-fn resized(buffer: Option<u32>, path: &Path) -> Option<u32> {
-    if path.queue > QUEUE {
+/// How long what is queued may take on a link of `uplink` bytes a second; 0 if that is not known.
+fn queue_of(uplink: u64) -> Duration {
+    let nanos = (QUEUED * 1_000_000_000).checked_div(uplink).unwrap_or(0);
+    QUEUE.max(Duration::from_nanos(nanos)).min(QUEUE_MOST)
+}
+
+/// The buffer that follows `buffer`, so that what waits takes `allowed`: gentle steps, because the round
+/// trip answers late.
+fn resized(buffer: Option<u32>, path: &Path, allowed: Duration) -> Option<u32> {
+    if path.queue > allowed {
         let now = buffer.unwrap_or(path.in_flight);
         Some((now / 4 * 3).max(LEAST))
-    } else if path.queue < QUEUE / 2 {
+    } else if path.queue < allowed / 2 {
         buffer.map(|now| (now / 4 * 5).min(MOST))
     } else {
         buffer
@@ -178,6 +197,7 @@ mod tests {
     #[test]
     fn the_buffer_follows_the_queue() {
         let path = |queue, in_flight| Path { queue: Duration::from_millis(queue), in_flight };
+        let resized = |buffer, path: &Path| resized(buffer, path, QUEUE);
         assert_eq!(resized(None, &path(1, 1 << 20)), None, "no queue: the kernel chooses");
         assert_eq!(resized(None, &path(50, 64 << 10)), Some(48 << 10));
         assert_eq!(resized(Some(48 << 10), &path(50, 0)), Some(36 << 10));
@@ -185,6 +205,15 @@ mod tests {
         assert_eq!(resized(Some(48 << 10), &path(8, 0)), Some(48 << 10), "as it should be");
         assert_eq!(resized(Some(48 << 10), &path(1, 0)), Some(60 << 10));
         assert_eq!(resized(Some(MOST), &path(1, 0)), Some(MOST));
+    }
+
+    #[test]
+    fn a_slow_link_may_have_a_longer_queue() {
+        let millis = |rate| queue_of(rate).as_millis();
+        assert_eq!(millis(0), 10);
+        assert_eq!(millis(125_000_000), 10);
+        assert_eq!(millis(1_562_500), 41);
+        assert_eq!(millis(1), 200);
     }
 
     #[test]

@@ -251,7 +251,7 @@ fn what_a_peer_took_before_it_left_is_counted() {
 
 fn requested(input: &Input) -> u64 {
     match input {
-        Input::Event(Event::Requested(_, bytes)) => *bytes,
+        Input::Event(Event::Requested(_, _, bytes)) => *bytes,
         _ => 0,
     }
 }

@@ -232,7 +232,9 @@ impl Writer<'_> {
             counter.fetch_add(self.taken, Ordering::Relaxed);
         }
         handed?;
-        self.window.follow(self.link, self.shared.links.load(Ordering::Relaxed))?;
+        let (links, uplink) = (&self.shared.links, &self.shared.uplink);
+        let (links, uplink) = (links.load(Ordering::Relaxed), uplink.load(Ordering::Relaxed));
+        self.window.follow(self.link, links, uplink)?;
         if self.pace.handed(portion.len, begin.elapsed()) {
             self.tell_kernel()?;
         }

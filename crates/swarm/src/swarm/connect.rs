@@ -341,7 +341,7 @@ impl Swarm {
             reqq: Some(REQQ),
             client: Some(concat!("EZIO ", env!("CARGO_PKG_VERSION")).into()),
             block: self.config.block_max,
-            rate: self.uplink(),
+            rate: self.uplink_to_tell(),
             seed: torrent.is_some_and(|torrent| torrent.injection.is_some()),
         }
     }

@@ -149,7 +149,7 @@ fn a_source_grants_each_piece_once_and_in_order() {
     grants.extend(named(&node.on(Event::Message(b, Message::Interested))));
     for _ in 0..6 {
         let Some(&(peer, piece)) = grants.last() else { break };
-        node.on(Event::Requested(peer, PIECE.into()));
+        node.on(Event::Requested(peer, 0, PIECE.into()));
         grants.extend(named(&node.on(Event::Served(peer, PIECE.into()))));
         grants.extend(named(&node.on(Event::Message(peer, Message::Have(piece)))));
     }
@@ -406,7 +406,7 @@ fn a_stranger_that_takes_a_block_in_seconds_keeps_its_turn() {
     let stranger = node.stranger(2, &[]);
     let actions = node.on(Event::Message(stranger, Message::Interested));
     assert!(actions.contains(&Action::Send(stranger, Message::Unchoke)), "{actions:?}");
-    node.on(Event::Requested(stranger, 8 * u64::from(UNIT)));
+    node.on(Event::Requested(stranger, 0, 8 * u64::from(UNIT)));
     for _ in 0..9 {
         let actions = node.after(Duration::from_secs(1), Event::Tick);
         assert!(!actions.contains(&Action::Send(stranger, Message::Choke)), "{actions:?}");
@@ -430,7 +430,7 @@ fn many_connections_of_one_machine_take_the_turns_of_one() {
     for _ in 0..40 {
         let (peer, piece) = grants.remove(0);
         got[peer.0.saturating_sub(6) as usize] += 1;
-        node.on(Event::Requested(peer, PIECE.into()));
+        node.on(Event::Requested(peer, 0, PIECE.into()));
         grants.extend(named(&node.on(Event::Served(peer, PIECE.into()))));
         grants.extend(named(&node.on(Event::Message(peer, Message::Have(piece)))));
     }
@@ -453,7 +453,7 @@ fn many_strangers_of_one_machine_are_shown_what_one_is() {
     let mut grants = named(&node.on(Event::Message(own, Message::Interested)));
     while let Some((_, piece)) = grants.pop() {
         got.push(piece);
-        node.on(Event::Requested(own, PIECE.into()));
+        node.on(Event::Requested(own, 0, PIECE.into()));
         grants.extend(named(&node.on(Event::Served(own, PIECE.into()))));
         grants.extend(named(&node.on(Event::Message(own, Message::Have(piece)))));
     }
@@ -469,7 +469,7 @@ fn what_a_source_keeps_for_many_names_is_given_to_who_comes() {
         let peer = node.own(id, &[]);
         node.on(Event::From(peer, 7));
         node.on(Event::Message(peer, Message::Interested));
-        node.on(Event::Requested(peer, u64::from(PIECE)));
+        node.on(Event::Requested(peer, 0, u64::from(PIECE)));
     }
     let own = node.own(20, &[]);
     node.on(Event::From(own, 8));
@@ -480,7 +480,7 @@ fn what_a_source_keeps_for_many_names_is_given_to_who_comes() {
             continue;
         }
         got.insert(piece);
-        node.on(Event::Requested(own, PIECE.into()));
+        node.on(Event::Requested(own, 0, PIECE.into()));
         grants.extend(named(&node.on(Event::Served(own, PIECE.into()))));
         grants.extend(named(&node.on(Event::Message(own, Message::Have(piece)))));
     }
@@ -508,7 +508,7 @@ fn many_connections_of_one_machine_keep_no_slot() {
         let peer = node.own(id, &[]);
         node.on(Event::From(peer, 7));
         node.on(Event::Message(peer, Message::Interested));
-        node.on(Event::Requested(peer, UNIT.into()));
+        node.on(Event::Requested(peer, 0, UNIT.into()));
     }
     let others = [node.own(10, &[]), node.own(11, &[])];
     for (machine, peer) in others.into_iter().enumerate() {
@@ -525,7 +525,7 @@ fn slow_strangers_do_not_take_every_turn() {
         let stranger = node.stranger(id, &[]);
         node.on(Event::Message(stranger, Message::Interested));
         // All of its turn is asked for, and nothing of it gets through.
-        node.on(Event::Requested(stranger, 1 << 30));
+        node.on(Event::Requested(stranger, 0, 1 << 30));
     }
     let own = node.own(11, &[]);
     let actions = node.on(Event::Message(own, Message::Interested));
@@ -646,7 +646,7 @@ fn who_does_not_read_keeps_nobody_out() {
     for id in 1..9 {
         let deaf = node.stranger(id, &[]);
         node.on(Event::Message(deaf, Message::Interested));
-        node.on(Event::Requested(deaf, u64::from(PIECE)));
+        node.on(Event::Requested(deaf, 0, u64::from(PIECE)));
     }
     let good = node.own(9, &[]);
     let mut actions = node.on(Event::Message(good, Message::Interested));
@@ -654,7 +654,7 @@ fn who_does_not_read_keeps_nobody_out() {
     // Five seconds, the first of which may be lost.
     for _ in 0..50 {
         for (_, piece) in named(&core::mem::take(&mut actions)) {
-            actions.extend(node.on(Event::Requested(good, u64::from(PIECE))));
+            actions.extend(node.on(Event::Requested(good, 0, u64::from(PIECE))));
             actions.extend(node.on(Event::Served(good, u64::from(PIECE))));
             actions.extend(node.on(Event::Message(good, Message::Have(piece))));
             served += 1;
@@ -686,4 +686,44 @@ fn how_a_peers_uplink_compares_with_ours_is_told_when_it_changes() {
     assert_eq!(told(20_000_001), Some(Uplink::Faster));
     assert_eq!(told(10_000_000), Some(Uplink::Alike));
     assert_eq!(told(0), None, "it does not know");
+}
+
+/// Who is asked for nothing does not know what its uplink can do, and must not be taken for slow.
+#[test]
+fn an_uplink_that_was_not_used_is_not_told() {
+    let mut node = Node::with(Config::default(), Start::Source, 8);
+    let peer = node.own(1, &[]);
+    node.on(Event::Served(peer, UNIT.into()));
+    let idle: Vec<u64> = (0..40).flat_map(|_| rates(&node.after(TICK, Event::Tick))).collect();
+    assert!(idle.iter().all(|&rate| rate == 0), "{idle:?}");
+    node.on(Event::Message(peer, Message::Interested));
+    node.on(Event::Requested(peer, 0, PIECE.into()));
+    let mut busy = Vec::new();
+    for _ in 0..40 {
+        node.on(Event::Served(peer, 1024));
+        busy.extend(rates(&node.after(TICK, Event::Tick)));
+    }
+    assert!(busy.iter().any(|&rate| rate > 0), "{busy:?}");
+}
+
+/// Who has no use for a turn is not given the next in the same breath, and is not forgotten.
+#[test]
+fn who_declines_a_turn_waits_a_moment_for_the_next() {
+    let mut node = Node::new(Start::Source, 8);
+    let peer = node.own(1, &[]);
+    let given = named(&node.on(Event::Message(peer, Message::Interested))).len() as u64;
+    let unused = Xg { unused: Some(given * u64::from(PIECE)), ..Xg::default() };
+    let decline = Message::Extended { id: XG_ID, payload: unused.encode() };
+    assert_eq!(named(&node.on(Event::Message(peer, decline))), []);
+    let later: Vec<_> = (0..4).flat_map(|_| named(&node.after(TICK, Event::Tick))).collect();
+    assert!(!later.is_empty());
+}
+
+/// What is told of our uplink.
+fn rates(actions: &[Action]) -> Vec<u64> {
+    let rate = |action: &Action| match action {
+        Action::Send(_, Message::Extended { id: XG_ID, payload }) => Xg::decode(payload).ok()?.rate,
+        _ => None,
+    };
+    actions.iter().filter_map(rate).collect()
 }

@@ -15,6 +15,7 @@ impl Swarm {
         self.ticked = self.now;
         self.up.roll(self.now, METER);
         self.down.roll(self.now, METER);
+        self.prove_uplink();
         self.revoke_lapsed();
         self.drop_stalled_leases();
         self.drop_orphans();
@@ -141,7 +142,7 @@ impl Swarm {
 
     /// Our own nodes give us as many turns as our uplink is worth.
     fn tell_rate(&mut self) {
-        let (uplink, (at, told)) = (self.uplink(), self.rate_told);
+        let (uplink, (at, told)) = (self.uplink_to_tell(), self.rate_told);
         let changed = uplink.abs_diff(told) > told / 4;
         if self.now.since(at) < if changed { RATE_CHANGED } else { RATE_EVERY } {
             return;
