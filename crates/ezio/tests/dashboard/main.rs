@@ -132,6 +132,7 @@ fn a_room_is_seen_steered_and_stays_text() {
     browser.open(&format!("http://{}/", server.addr));
     browser.wait("document.querySelectorAll('.tile').length === 32");
     sees_what_is_wrong(&browser);
+    sees_all_of_each_machine(&browser);
     sorts_and_searches(&browser);
     takes_pictures(&browser);
     is_accessible(&browser);
@@ -176,6 +177,39 @@ fn sees_what_is_wrong(browser: &Browser) {
     browser.wait(eta);
     browser.wait("document.querySelector('#k-limit').textContent.includes('1 Gbit/s')");
     browser.wait("document.querySelector('.chart .machine') && document.querySelectorAll('.cells i').length === 128");
+}
+
+/// As a tile and as a row: name, address, device and model, phase, progress, both rates, time left,
+/// peers; and in words what is wrong.
+fn sees_all_of_each_machine(browser: &Browser) {
+    let has = |what: &str, host: &str, patterns: &[&str]| {
+        for pattern in patterns {
+            browser.wait(&format!(
+                "[...document.querySelectorAll('{what}')].some(n => /^{host}\\b/.test(n.innerText) \
+                 && /{pattern}/.test(n.innerText))"
+            ));
+        }
+    };
+    let facts = ["127[.]3[.]0[.]3", "[/]dev[/]sda", "Samsung SSD 870 EVO", "Downloading", "\\d+ %"];
+    let moves = ["\\d+ MB[/]s\\s", "\\d:\\d\\d"];
+    has(".tile", "lab-02", &facts);
+    has(".tile", "lab-02", &moves);
+    has(".tile", "lab-02", &["↓ \\d+ MB[/]s", "↑ \\d+ MB[/]s", "10 peers"]);
+    let failed = ["input[/]output error", "127[.]3[.]0[.]29"];
+    let wrong: [(&str, &[&str]); 4] = [
+        ("lab-05", &["100 Mbit[/]s only"]),
+        ("lab-19", &["no peers"]),
+        ("lab-23", &["no report", "127[.]3[.]0[.]24"]),
+        ("lab-28", &failed),
+    ];
+    wrong.iter().for_each(|(host, words)| has(".tile", host, words));
+    browser.click("[data-view=table]");
+    browser.wait("document.querySelectorAll('tbody tr').length === 32");
+    has("tbody tr", "lab-02", &facts);
+    has("tbody tr", "lab-02", &moves);
+    has("tbody tr", "lab-02", &["\\t10\\t"]);
+    wrong.iter().for_each(|(host, words)| has("tbody tr", host, words));
+    browser.click("[data-view=tiles]");
 }
 
 fn sorts_and_searches(browser: &Browser) {
