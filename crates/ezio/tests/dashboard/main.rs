@@ -133,6 +133,7 @@ fn a_room_is_seen_steered_and_stays_text() {
     browser.wait("document.querySelectorAll('.tile').length === 32");
     sees_what_is_wrong(&browser);
     sees_all_of_each_machine(&browser);
+    reports_name_every_machine(&server);
     sorts_and_searches(&browser);
     takes_pictures(&browser);
     is_accessible(&browser);
@@ -210,6 +211,50 @@ fn sees_all_of_each_machine(browser: &Browser) {
     has("tbody tr", "lab-02", &["\\t10\\t"]);
     wrong.iter().for_each(|(host, words)| has("tbody tr", host, words));
     browser.click("[data-view=tiles]");
+}
+
+/// Per machine the time, bytes, average, whether it was verified, serial numbers and MAC; in each form.
+fn reports_name_every_machine(server: &Server) {
+    let csv = server.get("/report.csv", "").body;
+    let (head, lines) = csv.split_once("\r\n").unwrap();
+    let line = lines.lines().find(|line| line.starts_with("lab-10,")).unwrap();
+    let cell = |column: &str| {
+        let index = head.split(',').position(|name| name == column);
+        line.split(',').nth(index.unwrap_or_else(|| panic!("no {column} in {head}"))).unwrap()
+    };
+    let average = (IMAGE_LEN as f64 / 187.0) as u64;
+    let wanted = [
+        ("outcome", "done".to_owned()),
+        ("seconds", "187".to_owned()),
+        ("bytes", IMAGE_LEN.to_string()),
+        ("average_bytes_per_second", average.to_string()),
+        ("verified", "yes".to_owned()),
+        ("disk_serial", "S6PUNX0T411333".to_owned()),
+        ("machine_serial", "PF3X0009".to_owned()),
+        ("mac", "54:e1:ad:00:00:09".to_owned()),
+    ];
+    let html = server.get("/report.html", "").body;
+    let row = html.lines().find(|line| line.contains("<td>lab-10<")).unwrap();
+    for (column, value) in &wanted {
+        assert_eq!(cell(column), value, "{column}: {line}");
+        let shown = match *column {
+            "bytes" => "20 GiB",
+            "seconds" => "3m07s",
+            "average_bytes_per_second" => "114.8 MB/s",
+            _ => value,
+        };
+        assert!(row.contains(&format!("<td>{shown}<")), "{shown}: {row}");
+    }
+    let json = server.get("/report.json", "").json();
+    let machine = json["machines"].as_array().unwrap().iter().find(|m| m["host"] == "lab-10");
+    let machine = machine.unwrap();
+    assert_eq!((&machine["seconds"], &machine["stored_bytes"]), (&187.0.into(), &IMAGE_LEN.into()));
+    assert_eq!((&machine["average"], &machine["verified"]), (&average.into(), &true.into()));
+    for (key, column) in
+        [("mac", "mac"), ("serial", "machine_serial"), ("disk_serial", "disk_serial")]
+    {
+        assert_eq!(machine[key], cell(column));
+    }
 }
 
 fn sorts_and_searches(browser: &Browser) {
