@@ -69,6 +69,35 @@ fn disks_that_cannot_be_used() {
     assert!(said.contains("run as root"), "{said}");
 }
 
+/// Where partclone is not installed; nor anything else that administrators have, but blkid.
+#[test]
+fn programs_that_are_missing() {
+    let programs = ["unshare", "mount", "mkfs.ext4", "blkid"].map(Need::Program);
+    lab::require!([&[Need::Root][..], &programs].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let (image, bin) = (dir.path().join("sda1"), dir.path().join("bin"));
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    lab::tool::run(lab::tool::words("mkfs.ext4 -q -F").arg(&image)).unwrap();
+    std::fs::create_dir(&bin).unwrap();
+    let bare = |before: &str| {
+        let script = format!(
+            "{before} mount -t tmpfs none /usr/sbin && export PATH={bin} && \
+             exec {} capture {image} -o {image}.torrent",
+            ezio().display(),
+            bin = bin.display(),
+            image = image.display()
+        );
+        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let said = bare("");
+    assert!(said.contains("run blkid: not found") && said.contains("package util-linux"), "{said}");
+    let said = bare(&format!("cp $(command -v blkid) {} &&", bin.display()));
+    assert!(said.contains("partclone.ext4") && said.contains("the package partclone"), "{said}");
+}
+
 fn nobody() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
