@@ -326,9 +326,14 @@ fn is_accessible(browser: &Browser) {
             "document.documentElement.dataset.theme = '{}'",
             if dark { "dark" } else { "light" }
         ));
-        std::thread::sleep(Duration::from_millis(300));
-        let faint = browser.run(CONTRAST);
-        assert_eq!(faint, Value::Array(Vec::new()), "dark: {dark}");
+        for selector in ["[data-view=tiles]", "[data-view=table]", "#rows button"] {
+            browser.click(selector);
+            std::thread::sleep(Duration::from_millis(300));
+            let faint = browser.run(CONTRAST);
+            assert_eq!(faint, Value::Array(Vec::new()), "dark: {dark}, after {selector}");
+        }
+        browser.run("document.querySelector('#detail').close()");
+        browser.click("[data-view=tiles]");
     }
     let nameless = browser.run(
         "return [...document.querySelectorAll('button, input, select')].filter(n => \
@@ -364,8 +369,9 @@ const CONTRAST: &str = "
     while (walker.nextNode()) {
         const node = walker.currentNode.parentElement;
         if (!walker.currentNode.data.trim() || !node.checkVisibility({ contentVisibilityAuto: true })) continue;
-        if (node.closest('svg, .hidden, .skip, option')) continue;
-        const fg = parse(getComputedStyle(node).color);
+        if (node.closest('.hidden, .skip, option')) continue;
+        const style = getComputedStyle(node);
+        const fg = parse(node.closest('svg') ? style.fill : style.color);
         let behind = node, bg;
         do { bg = parse(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
         while (behind && bg.length === 4 && bg[3] === 0);
@@ -402,9 +408,61 @@ fn steers(browser: &Browser, server: &Server, room: &Room) {
         std::thread::sleep(Duration::from_millis(100));
     }
     browser.run("document.querySelector('#actions [data-action=resume]').click()");
+    steers_one(browser, room);
     // The browser keeps the console's account of the refusal.
     let refused = browser.errors();
     assert!(refused.iter().all(|error| error.contains("401")), "{refused:?}");
+}
+
+/// Orders to a machine from its own window: a limit that is typed, another try, leave.
+fn steers_one(browser: &Browser, room: &Room) {
+    let order = |host: &str, action: &str| {
+        browser.wait(&format!("document.querySelector('#detail-title').textContent === '{host}'"));
+        browser.click(&format!("#detail-actions [data-action={action}]"));
+    };
+    let told = |index: usize, key: &str, wanted: Value| {
+        let end = Instant::now() + PATIENCE;
+        while room.answers.lock().unwrap()[index][key] != wanted {
+            assert!(Instant::now() < end, "machine {index} does not hear {key} {wanted}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let open = |host: &str| {
+        browser.run(&format!(
+            "[...document.querySelectorAll('.tile')].find(n => n.innerText.startsWith('{host}')).click()"
+        ));
+    };
+    open("lab-02");
+    order("lab-02", "limit");
+    browser.wait("document.activeElement.id === 'ask-input'");
+    browser.keys("12,5\u{e007}");
+    told(1, "limit", 12_500_000.into());
+    order("lab-02", "finish");
+    told(1, "finish", true.into());
+    told(2, "limit", Value::Null);
+    browser.keys("\u{e00c}");
+    browser.wait("!document.querySelector('#detail').open");
+    let shown = "document.querySelector('#detail-actions [data-action=retry]').checkVisibility()";
+    open("lab-28");
+    browser.wait(shown);
+    order("lab-28", "retry");
+    told(27, "retries", 1.into());
+    browser.run("document.querySelector('#detail').close()");
+}
+
+#[test]
+fn a_private_dashboard_asks_for_the_token() {
+    require!(BROWSER);
+    let server = serve(&["--private"]);
+    let _room = Room::open(server.addr, &server.info_hash, 0, vec![Trouble::None; 2]);
+    let browser = Browser::start().unwrap();
+    browser.open(&format!("http://{}/", server.addr));
+    browser.wait("document.activeElement.id === 'ask-input'");
+    assert_eq!(browser.run("return machines.size"), 0);
+    browser.keys(&server.token);
+    browser.keys("\u{e007}");
+    browser.wait("document.querySelectorAll('.tile').length === 2");
+    browser.wait("document.querySelector('#live').textContent === 'live'");
 }
 
 #[test]
