@@ -1,5 +1,6 @@
 //! Errors that say what to do next: each is made to happen, and its words are read.
 
+use super::pty::{Terminal, plain};
 use super::{ezio, image, run, serve, text};
 use lab::{LoopDevice, LoopOptions, Need};
 use std::process::Command;
@@ -25,6 +26,19 @@ fn servers_that_cannot_be_reached() {
     fails(&["deploy", "127.0.0.1:6969", to], &["write http://127.0.0.1:6969"]);
     fails(&["deploy", "no.torrent", to], &["FROM is a torrent, its URL, or http://SERVER:6969"]);
     fails(&["watch", "nothing"], &["as http://SERVER:6969, nor a daemon, as 127.0.0.1:50051"]);
+}
+
+/// In a pipe it is an argument of 1.x that makes no sense, with the help of 1.x.
+#[test]
+fn commands_that_are_mistyped() {
+    for args in [&["sevre"][..], &["sevre", "/dev/sda1"]] {
+        let mut terminal = Terminal::start(args, (80, 24), &[]);
+        assert_eq!(terminal.end().code(), Some(2));
+        let said = plain(&terminal.output());
+        assert!(said.contains("a similar subcommand exists: 'serve'"), "{said}");
+        assert!(!said.contains("Allowed Options"), "{said}");
+    }
+    fails(&["sevre"], &["`sevre` is neither a command nor has it a PATH behind it", "ezio --help"]);
 }
 
 #[test]
