@@ -234,7 +234,7 @@ fn reports_name_every_machine(server: &Server) {
         ("mac", "54:e1:ad:00:00:09".to_owned()),
     ];
     let html = server.get("/report.html", "").body;
-    let row = html.lines().find(|line| line.contains("<td>lab-10<")).unwrap();
+    let row = html.lines().find(|line| line.contains(">lab-10<")).unwrap();
     for (column, value) in &wanted {
         assert_eq!(cell(column), value, "{column}: {line}");
         let shown = match *column {
@@ -243,8 +243,16 @@ fn reports_name_every_machine(server: &Server) {
             "average_bytes_per_second" => "114.8 MB/s",
             _ => value,
         };
-        assert!(row.contains(&format!("<td>{shown}<")), "{shown}: {row}");
+        assert!(format!("{row}<").contains(&format!(">{shown}<")), "{shown}: {row}");
     }
+    for (host, words) in
+        [("lab-28", ">failed: write 8 MiB at 0x1a4000000 of "), ("lab-23", ">gone: no report for ")]
+    {
+        let row = html.lines().find(|line| line.contains(&format!(">{host}<"))).unwrap();
+        assert!(row.contains(words), "{row}");
+    }
+    let line = csv.lines().find(|line| line.starts_with("lab-23,")).unwrap();
+    assert!(line.contains(",gone,") && line.contains("no report for "), "{line}");
     let json = server.get("/report.json", "").json();
     let machine = json["machines"].as_array().unwrap().iter().find(|m| m["host"] == "lab-10");
     let machine = machine.unwrap();
