@@ -471,6 +471,40 @@ fn a_private_dashboard_asks_for_the_token() {
     browser.keys("\u{e007}");
     browser.wait("document.querySelectorAll('.tile').length === 2");
     browser.wait("document.querySelector('#live').textContent === 'live'");
+    drop(server);
+    browser.wait("document.querySelector('#live').textContent.startsWith('connection lost')");
+    assert_eq!(browser.run("return document.querySelectorAll('.tile').length"), 2, "as it was");
+}
+
+/// The line that the page shows while nobody has come is the one that `serve` prints.
+#[test]
+fn two_images_are_shown_with_one_line_for_both() {
+    require!(BROWSER);
+    let dir = tempfile::tempdir().unwrap();
+    let sources = ["sda1", "sda2"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let mut command = std::process::Command::new(ezio());
+    let base = ["serve", "--raw", "--http", "127.0.0.1:0", "--port", "0"];
+    command
+        .args(base)
+        .args(["--interface", "127.0.0.1"])
+        .args(&sources)
+        .stdout(std::process::Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(server.stdout.take().unwrap()));
+    let line = lines.map_while(Result::ok).find(|line| line.starts_with("  ezio deploy ")).unwrap();
+    assert!(line.ends_with(" --to sda1=DEVICE --to sda2=DEVICE"), "{line}");
+    let browser = Browser::start().unwrap();
+    let url = line.split_whitespace().nth(2).unwrap();
+    browser.open(&format!("{url}/"));
+    let shown = format!("document.querySelector('#command').textContent === '{}'", line.trim());
+    browser.wait(&shown);
+    browser.wait("document.querySelectorAll('.copies').length === 2");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

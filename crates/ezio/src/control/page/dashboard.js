@@ -93,8 +93,8 @@ function showImages(images) {
     ` ${formatBytes(image.bytes)} in ${image.pieces} pieces`,
   ]));
   document.title = images.map((image) => image.name).join(", ") + " – EZIO";
-  const path = images.length === 1 ? "" : "/torrents/NAME.torrent";
-  setText($("command"), `ezio deploy http://${location.host}${path} --to DEVICE`);
+  const to = images.map((image) => images.length === 1 ? "--to DEVICE" : `--to ${image.name}=DEVICE`);
+  setText($("command"), `ezio deploy http://${location.host} ${to.join(" ")}`);
   copies.show(images);
 }
 
