@@ -39,7 +39,8 @@ pub fn run(commands: &[String], help: impl FnOnce() -> String) -> Option<ExitCod
         return Some(code);
     }
     let args = args.get(1..).unwrap_or_default();
-    if args.first().is_some_and(|first| commands.contains(first)) {
+    let person = || std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if args.first().is_some_and(|first| commands.contains(first) || is_word(first) && person()) {
         return None;
     }
     let options = match options::parse(args) {
@@ -59,11 +60,17 @@ pub fn run(commands: &[String], help: impl FnOnce() -> String) -> Option<ExitCod
     } else if options.is_one_shot() {
         v1::run(&options)
     } else {
-        if args.is_empty() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        if args.is_empty() && person() {
             eprintln!("{ALONE}");
         }
         daemon::run(&options)
     })
+}
+
+/// Whether `text` can only be meant as a command: 1.x takes no torrent that is called so. Who has
+/// mistyped one shall read which are like it, and scripts what they always read.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 /// What somebody may want to know who has typed `ezio` to see what it is. Scripts never see it.

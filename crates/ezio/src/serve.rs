@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Metainfo;
+use swarm::networks::Network;
 use swarm::units::{Bytes, Rate};
 use tempfile::NamedTempFile;
 
@@ -38,6 +39,8 @@ pub struct Serve {
     pub http: Vec<SocketAddr>,
     /// Names under which people reach it, beside those that are its own anyway.
     pub names: Vec<String>,
+    /// From where orders are taken beside this machine itself.
+    pub control: Vec<Network>,
     /// Only who has the token may look.
     pub private: bool,
     /// A file that keeps the token, and is made if it is not there; without it there is a new token each
@@ -86,6 +89,7 @@ pub fn run(serve: &Serve, ui: Ui, stop: &AtomicBool) -> anyhow::Result<()> {
     let hooks = serve.hooks.clone().start(ui)?;
     let http = HttpConfig {
         token: token.clone(),
+        control: serve.control.clone(),
         private: serve.private,
         names: serve.names.clone(),
         ended: Arc::new(move |ended: Ended| {
@@ -231,7 +235,11 @@ fn tell_of_dashboard(node: &Node, serve: &Serve, token: &str, ui: Ui) {
             (Some(path), _) => format!("in {}", path.display()),
             (None, token) => token.unwrap_or_default().to_owned(),
         };
-        let text = format!("dashboard, and the token for its buttons:\n  {pages}\n  {token}");
+        let from: String =
+            serve.control.iter().map(|network| format!(" and from {network}")).collect();
+        let text = format!(
+            "dashboard, and the token for its buttons, which work on this machine{from}:\n  {pages}\n  {token}"
+        );
         ui.result(&text, json!({}));
     }
 }

@@ -97,6 +97,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ADDR", value_parser = serve::parse_http)]
     http: Vec<SocketAddr>,
 
+    /// Take orders by the dashboard's buttons, which need the token, from these networks too, as
+    /// 10.1.0.0/16; may be repeated [default: on this machine only]
+    #[arg(long, value_name = "CIDR")]
+    control: Vec<Network>,
+
     /// Show the dashboard, its data and metrics only to who has the token; without this only its
     /// buttons need it
     #[arg(long)]
@@ -156,6 +161,7 @@ impl From<ServeArgs> for Serve {
             from: args.from,
             http,
             names: args.allow_host,
+            control: args.control,
             private: args.private,
             token_file: args.token_file,
             hooks: Hooks {

@@ -34,6 +34,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
+use swarm::networks::Network;
 use swarm::tracker::{self, Announce, encode_failure, encode_scrape, percent_encode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -50,6 +51,8 @@ pub struct HttpConfig {
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Who has it may tell machines what to do; nobody may if it is empty.
     pub token: String,
+    /// From where orders are taken beside this machine itself.
+    pub control: Vec<Network>,
     /// Whether only who has the token may look.
     pub private: bool,
     /// Names of this server beside those that are its own anyway.
@@ -70,9 +73,9 @@ impl HttpConfig {
     #[must_use]
     pub fn new(listen: Vec<SocketAddr>) -> HttpConfig {
         let status = Arc::new(|| json!({}));
-        let (token, private, names) = (String::new(), false, Vec::new());
+        let (token, control, private, names) = (String::new(), Vec::new(), false, Vec::new());
         let (ended, looked) = (Arc::new(drop), Arc::new(|_: &Value, _| ()));
-        HttpConfig { listen, status, token, private, names, ended, looked }
+        HttpConfig { listen, status, token, control, private, names, ended, looked }
     }
 }
 

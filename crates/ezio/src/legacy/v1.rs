@@ -91,7 +91,11 @@ pub(super) fn run(options: &Options) -> ExitCode {
 fn pairs(options: &Options) -> anyhow::Result<Vec<(String, String)>> {
     let legacy = &options.legacy[..];
     let (torrents, paths) = (options.torrents.len(), options.save_paths.len());
-    ensure!(legacy.len() != 1, "`{}` is neither a command nor has it a PATH behind it", legacy[0]);
+    ensure!(
+        legacy.len() != 1,
+        "`{}` is neither a command nor has it a PATH behind it; see ezio --help",
+        legacy[0]
+    );
     ensure!(
         torrents == paths,
         "{torrents} times --torrent, but {paths} times --save_path; each torrent needs its own"

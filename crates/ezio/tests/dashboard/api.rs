@@ -2,10 +2,12 @@
 //! directions.
 
 use super::room::{Room, Trouble};
-use super::{PATIENCE, ask, serve};
+use super::{PATIENCE, ask, ezio, serve};
+use lab::{Lan, Links, Need, Running, require, tool};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::time::Instant;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -171,4 +173,45 @@ fn a_private_server_shows_nothing_to_strangers_and_takes_reports() {
     assert_eq!(answer.status, 200, "machines need no token");
     assert_eq!(server.get("/torrents/classroom.torrent", "").status, 200);
     assert_eq!(server.get("/healthz", "Host: evil.example\r\n").status, 200);
+}
+
+/// A server and two other machines on a switch, of which the server is told to obey none, or one.
+#[test]
+fn orders_are_taken_on_the_server_unless_told_otherwise() {
+    require!([Need::Root, Need::Program("ip"), Need::Program("tc"), Need::Program("curl")]);
+    let lan = Lan::new(3, &Links::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("disk.img");
+    std::fs::write(&source, vec![7; 1 << 20]).unwrap();
+    let allowed = lan.addr(2).to_string();
+    for options in [&[][..], &["--control", &allowed]] {
+        let mut server = lan.command(0, ezio());
+        server.args(["serve", "--json", "--raw", source.to_str().unwrap()]).args(options);
+        let mut server = Running::spawn(server).unwrap();
+        let token = server.ready().unwrap()["token"].as_str().unwrap().to_owned();
+        // Status and what is said, of an order from `machine` to `host`.
+        let order = |machine: usize, host: &str, token: &str| {
+            let mut curl = lan.command(machine, Path::new("curl"));
+            curl.args(["-sS", "--max-time", "30", "-w", "%{http_code}"]);
+            curl.args(["-H", "Content-Type: application/json", "-H"]);
+            curl.arg(format!("Authorization: Bearer {token}"));
+            curl.args(["-d", r#"{"action": "pause", "machines": "all"}"#]);
+            tool::run(curl.arg(format!("http://{host}:6969/api/actions"))).unwrap()
+        };
+        let addr = lan.addr(0).to_string();
+        for own in ["127.0.0.1", &addr] {
+            assert_eq!(order(0, own, &token), r#"{"machines":0}200"#);
+            assert!(order(0, own, "another token").ends_with("401"));
+        }
+        let refused = order(1, &addr, &token);
+        let words = format!("--control {}", lan.addr(1));
+        assert!(refused.ends_with("403") && refused.contains(&words), "{refused}");
+        let other = order(2, &addr, &token);
+        let wanted = if options.is_empty() { "403" } else { "200" };
+        assert!(other.ends_with(wanted), "{options:?}: {other}");
+        // Looking is for all.
+        let mut curl = lan.command(1, Path::new("curl"));
+        let machines = curl.args(["-fsS", &format!("http://{addr}:6969/api/machines")]);
+        assert_eq!(tool::run(machines).unwrap(), "[]");
+    }
 }

@@ -132,6 +132,8 @@ fn a_room_is_seen_steered_and_stays_text() {
     browser.open(&format!("http://{}/", server.addr));
     browser.wait("document.querySelectorAll('.tile').length === 32");
     sees_what_is_wrong(&browser);
+    sees_all_of_each_machine(&browser);
+    reports_name_every_machine(&server);
     sorts_and_searches(&browser);
     takes_pictures(&browser);
     is_accessible(&browser);
@@ -176,6 +178,91 @@ fn sees_what_is_wrong(browser: &Browser) {
     browser.wait(eta);
     browser.wait("document.querySelector('#k-limit').textContent.includes('1 Gbit/s')");
     browser.wait("document.querySelector('.chart .machine') && document.querySelectorAll('.cells i').length === 128");
+}
+
+/// As a tile and as a row: name, address, device and model, phase, progress, both rates, time left,
+/// peers; and in words what is wrong.
+fn sees_all_of_each_machine(browser: &Browser) {
+    let has = |what: &str, host: &str, patterns: &[&str]| {
+        for pattern in patterns {
+            browser.wait(&format!(
+                "[...document.querySelectorAll('{what}')].some(n => /^{host}\\b/.test(n.innerText) \
+                 && /{pattern}/.test(n.innerText))"
+            ));
+        }
+    };
+    let facts = ["127[.]3[.]0[.]3", "[/]dev[/]sda", "Samsung SSD 870 EVO", "Downloading", "\\d+ %"];
+    let moves = ["\\d+ MB[/]s\\s", "\\d:\\d\\d"];
+    has(".tile", "lab-02", &facts);
+    has(".tile", "lab-02", &moves);
+    has(".tile", "lab-02", &["↓ \\d+ MB[/]s", "↑ \\d+ MB[/]s", "10 peers"]);
+    let failed = ["input[/]output error", "127[.]3[.]0[.]29"];
+    let wrong: [(&str, &[&str]); 4] = [
+        ("lab-05", &["100 Mbit[/]s only"]),
+        ("lab-19", &["no peers"]),
+        ("lab-23", &["no report", "127[.]3[.]0[.]24"]),
+        ("lab-28", &failed),
+    ];
+    wrong.iter().for_each(|(host, words)| has(".tile", host, words));
+    browser.click("[data-view=table]");
+    browser.wait("document.querySelectorAll('tbody tr').length === 32");
+    has("tbody tr", "lab-02", &facts);
+    has("tbody tr", "lab-02", &moves);
+    has("tbody tr", "lab-02", &["\\t10\\t"]);
+    wrong.iter().for_each(|(host, words)| has("tbody tr", host, words));
+    browser.click("[data-view=tiles]");
+}
+
+/// Per machine the time, bytes, average, whether it was verified, serial numbers and MAC; in each form.
+fn reports_name_every_machine(server: &Server) {
+    let csv = server.get("/report.csv", "").body;
+    let (head, lines) = csv.split_once("\r\n").unwrap();
+    let line = lines.lines().find(|line| line.starts_with("lab-10,")).unwrap();
+    let cell = |column: &str| {
+        let index = head.split(',').position(|name| name == column);
+        line.split(',').nth(index.unwrap_or_else(|| panic!("no {column} in {head}"))).unwrap()
+    };
+    let average = (IMAGE_LEN as f64 / 187.0) as u64;
+    let wanted = [
+        ("outcome", "done".to_owned()),
+        ("seconds", "187".to_owned()),
+        ("bytes", IMAGE_LEN.to_string()),
+        ("average_bytes_per_second", average.to_string()),
+        ("verified", "yes".to_owned()),
+        ("disk_serial", "S6PUNX0T411333".to_owned()),
+        ("machine_serial", "PF3X0009".to_owned()),
+        ("mac", "54:e1:ad:00:00:09".to_owned()),
+    ];
+    let html = server.get("/report.html", "").body;
+    let row = html.lines().find(|line| line.contains(">lab-10<")).unwrap();
+    for (column, value) in &wanted {
+        assert_eq!(cell(column), value, "{column}: {line}");
+        let shown = match *column {
+            "bytes" => "20 GiB",
+            "seconds" => "3m07s",
+            "average_bytes_per_second" => "114.8 MB/s",
+            _ => value,
+        };
+        assert!(format!("{row}<").contains(&format!(">{shown}<")), "{shown}: {row}");
+    }
+    for (host, words) in
+        [("lab-28", ">failed: write 8 MiB at 0x1a4000000 of "), ("lab-23", ">gone: no report for ")]
+    {
+        let row = html.lines().find(|line| line.contains(&format!(">{host}<"))).unwrap();
+        assert!(row.contains(words), "{row}");
+    }
+    let line = csv.lines().find(|line| line.starts_with("lab-23,")).unwrap();
+    assert!(line.contains(",gone,") && line.contains("no report for "), "{line}");
+    let json = server.get("/report.json", "").json();
+    let machine = json["machines"].as_array().unwrap().iter().find(|m| m["host"] == "lab-10");
+    let machine = machine.unwrap();
+    assert_eq!((&machine["seconds"], &machine["stored_bytes"]), (&187.0.into(), &IMAGE_LEN.into()));
+    assert_eq!((&machine["average"], &machine["verified"]), (&average.into(), &true.into()));
+    for (key, column) in
+        [("mac", "mac"), ("serial", "machine_serial"), ("disk_serial", "disk_serial")]
+    {
+        assert_eq!(machine[key], cell(column));
+    }
 }
 
 fn sorts_and_searches(browser: &Browser) {
@@ -247,9 +334,14 @@ fn is_accessible(browser: &Browser) {
             "document.documentElement.dataset.theme = '{}'",
             if dark { "dark" } else { "light" }
         ));
-        std::thread::sleep(Duration::from_millis(300));
-        let faint = browser.run(CONTRAST);
-        assert_eq!(faint, Value::Array(Vec::new()), "dark: {dark}");
+        for selector in ["[data-view=tiles]", "[data-view=table]", "#rows button"] {
+            browser.click(selector);
+            std::thread::sleep(Duration::from_millis(300));
+            let faint = browser.run(CONTRAST);
+            assert_eq!(faint, Value::Array(Vec::new()), "dark: {dark}, after {selector}");
+        }
+        browser.run("document.querySelector('#detail').close()");
+        browser.click("[data-view=tiles]");
     }
     let nameless = browser.run(
         "return [...document.querySelectorAll('button, input, select')].filter(n => \
@@ -285,8 +377,9 @@ const CONTRAST: &str = "
     while (walker.nextNode()) {
         const node = walker.currentNode.parentElement;
         if (!walker.currentNode.data.trim() || !node.checkVisibility({ contentVisibilityAuto: true })) continue;
-        if (node.closest('svg, .hidden, .skip, option')) continue;
-        const fg = parse(getComputedStyle(node).color);
+        if (node.closest('.hidden, .skip, option')) continue;
+        const style = getComputedStyle(node);
+        const fg = parse(node.closest('svg') ? style.fill : style.color);
         let behind = node, bg;
         do { bg = parse(getComputedStyle(behind).backgroundColor); behind = behind.parentElement; }
         while (behind && bg.length === 4 && bg[3] === 0);
@@ -323,9 +416,95 @@ fn steers(browser: &Browser, server: &Server, room: &Room) {
         std::thread::sleep(Duration::from_millis(100));
     }
     browser.run("document.querySelector('#actions [data-action=resume]').click()");
+    steers_one(browser, room);
     // The browser keeps the console's account of the refusal.
     let refused = browser.errors();
     assert!(refused.iter().all(|error| error.contains("401")), "{refused:?}");
+}
+
+/// Orders to a machine from its own window: a limit that is typed, another try, leave.
+fn steers_one(browser: &Browser, room: &Room) {
+    let order = |host: &str, action: &str| {
+        browser.wait(&format!("document.querySelector('#detail-title').textContent === '{host}'"));
+        browser.click(&format!("#detail-actions [data-action={action}]"));
+    };
+    let told = |index: usize, key: &str, wanted: Value| {
+        let end = Instant::now() + PATIENCE;
+        while room.answers.lock().unwrap()[index][key] != wanted {
+            assert!(Instant::now() < end, "machine {index} does not hear {key} {wanted}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let open = |host: &str| {
+        browser.run(&format!(
+            "[...document.querySelectorAll('.tile')].find(n => n.innerText.startsWith('{host}')).click()"
+        ));
+    };
+    open("lab-02");
+    order("lab-02", "limit");
+    browser.wait("document.activeElement.id === 'ask-input'");
+    browser.keys("12,5\u{e007}");
+    told(1, "limit", 12_500_000.into());
+    order("lab-02", "finish");
+    told(1, "finish", true.into());
+    told(2, "limit", Value::Null);
+    browser.keys("\u{e00c}");
+    browser.wait("!document.querySelector('#detail').open");
+    let shown = "document.querySelector('#detail-actions [data-action=retry]').checkVisibility()";
+    open("lab-28");
+    browser.wait(shown);
+    order("lab-28", "retry");
+    told(27, "retries", 1.into());
+    browser.run("document.querySelector('#detail').close()");
+}
+
+#[test]
+fn a_private_dashboard_asks_for_the_token() {
+    require!(BROWSER);
+    let server = serve(&["--private"]);
+    let _room = Room::open(server.addr, &server.info_hash, 0, vec![Trouble::None; 2]);
+    let browser = Browser::start().unwrap();
+    browser.open(&format!("http://{}/", server.addr));
+    browser.wait("document.activeElement.id === 'ask-input'");
+    assert_eq!(browser.run("return machines.size"), 0);
+    browser.keys(&server.token);
+    browser.keys("\u{e007}");
+    browser.wait("document.querySelectorAll('.tile').length === 2");
+    browser.wait("document.querySelector('#live').textContent === 'live'");
+    drop(server);
+    browser.wait("document.querySelector('#live').textContent.startsWith('connection lost')");
+    assert_eq!(browser.run("return document.querySelectorAll('.tile').length"), 2, "as it was");
+}
+
+/// The line that the page shows while nobody has come is the one that `serve` prints.
+#[test]
+fn two_images_are_shown_with_one_line_for_both() {
+    require!(BROWSER);
+    let dir = tempfile::tempdir().unwrap();
+    let sources = ["sda1", "sda2"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let mut command = std::process::Command::new(ezio());
+    let base = ["serve", "--raw", "--http", "127.0.0.1:0", "--port", "0"];
+    command
+        .args(base)
+        .args(["--interface", "127.0.0.1"])
+        .args(&sources)
+        .stdout(std::process::Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(server.stdout.take().unwrap()));
+    let line = lines.map_while(Result::ok).find(|line| line.starts_with("  ezio deploy ")).unwrap();
+    assert!(line.ends_with(" --to sda1=DEVICE --to sda2=DEVICE"), "{line}");
+    let browser = Browser::start().unwrap();
+    let url = line.split_whitespace().nth(2).unwrap();
+    browser.open(&format!("{url}/"));
+    let shown = format!("document.querySelector('#command').textContent === '{}'", line.trim());
+    browser.wait(&shown);
+    browser.wait("document.querySelectorAll('.copies').length === 2");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

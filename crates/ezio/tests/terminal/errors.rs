@@ -1,5 +1,6 @@
 //! Errors that say what to do next: each is made to happen, and its words are read.
 
+use super::pty::{Terminal, plain};
 use super::{ezio, image, run, serve, text};
 use lab::{LoopDevice, LoopOptions, Need};
 use std::process::Command;
@@ -25,6 +26,19 @@ fn servers_that_cannot_be_reached() {
     fails(&["deploy", "127.0.0.1:6969", to], &["write http://127.0.0.1:6969"]);
     fails(&["deploy", "no.torrent", to], &["FROM is a torrent, its URL, or http://SERVER:6969"]);
     fails(&["watch", "nothing"], &["as http://SERVER:6969, nor a daemon, as 127.0.0.1:50051"]);
+}
+
+/// In a pipe it is an argument of 1.x that makes no sense, with the help of 1.x.
+#[test]
+fn commands_that_are_mistyped() {
+    for args in [&["sevre"][..], &["sevre", "/dev/sda1"]] {
+        let mut terminal = Terminal::start(args, (80, 24), &[]);
+        assert_eq!(terminal.end().code(), Some(2));
+        let said = plain(&terminal.output());
+        assert!(said.contains("a similar subcommand exists: 'serve'"), "{said}");
+        assert!(!said.contains("Allowed Options"), "{said}");
+    }
+    fails(&["sevre"], &["`sevre` is neither a command nor has it a PATH behind it", "ezio --help"]);
 }
 
 #[test]
@@ -67,6 +81,35 @@ fn disks_that_cannot_be_used() {
     assert!(said.contains("permission denied, run as root"), "{said}");
     let said = as_nobody(&["capture", small, "-o", &out]);
     assert!(said.contains("run as root"), "{said}");
+}
+
+/// Where partclone is not installed; nor anything else that administrators have, but blkid.
+#[test]
+fn programs_that_are_missing() {
+    let programs = ["unshare", "mount", "mkfs.ext4", "blkid"].map(Need::Program);
+    lab::require!([&[Need::Root][..], &programs].concat());
+    let dir = tempfile::tempdir().unwrap();
+    let (image, bin) = (dir.path().join("sda1"), dir.path().join("bin"));
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    lab::tool::run(lab::tool::words("mkfs.ext4 -q -F").arg(&image)).unwrap();
+    std::fs::create_dir(&bin).unwrap();
+    let bare = |before: &str| {
+        let script = format!(
+            "{before} mount -t tmpfs none /usr/sbin && export PATH={bin} && \
+             exec {} capture {image} -o {image}.torrent",
+            ezio().display(),
+            bin = bin.display(),
+            image = image.display()
+        );
+        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let said = bare("");
+    assert!(said.contains("run blkid: not found") && said.contains("package util-linux"), "{said}");
+    let said = bare(&format!("cp $(command -v blkid) {} &&", bin.display()));
+    assert!(said.contains("partclone.ext4") && said.contains("the package partclone"), "{said}");
 }
 
 fn nobody() -> Command {

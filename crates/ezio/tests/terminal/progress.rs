@@ -27,6 +27,28 @@ fn bars_tell_phase_rate_time_left_and_peers() {
     assert!(ascii.output().is_ascii() && !ascii.output().contains("\x1b[3"), "{}", ascii.output());
 }
 
+/// An image that takes some time and no room: zeros.
+#[test]
+fn capture_and_verify_have_bars_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, torrent) = (dir.path().join("zeros"), dir.path().join("zeros.torrent"));
+    std::fs::File::create(&image).unwrap().set_len(3 << 30).unwrap();
+    let [image, torrent] = [&image, &torrent].map(|path| path.to_str().unwrap());
+    for (args, phase, said) in [
+        (&["capture", "--raw", image, "-o", torrent][..], "capture ", "3 GiB"),
+        (&["verify", torrent, image], "verify ", "are right"),
+    ] {
+        let mut terminal = Terminal::start(args, (100, 24), &[]);
+        terminal.wait_output("s left");
+        assert_eq!(terminal.end().code(), Some(0), "{}", terminal.output());
+        let shown = plain(&terminal.output());
+        for words in [phase, "%  ", "B/s  ", said] {
+            assert!(shown.contains(words), "no `{words}`: {shown}");
+        }
+        assert!(terminal.output().contains('█'), "{shown}");
+    }
+}
+
 #[test]
 fn a_pipe_gets_lines_and_no_control_characters() {
     let (dir, path) = image(24 << 20);

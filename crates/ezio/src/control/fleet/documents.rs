@@ -32,10 +32,19 @@ const COLUMNS: [(&str, &str); 16] = [
 pub(in crate::control) fn csv(fleet: &Fleet) -> String {
     let mut text = COLUMNS.map(|(name, _)| name).join(",") + "\r\n";
     for machine in list(&fleet.machines()) {
-        let cells = COLUMNS.map(|(_, key)| cell(&plain(&machine[key])));
+        let cells = COLUMNS.map(|(_, key)| cell(&plain(&told(key, machine))));
         text += &(cells.join(",") + "\r\n");
     }
     text
+}
+
+/// Who is gone was downloading, but that is not what became of it.
+fn told(key: &str, machine: &Value) -> Value {
+    match key {
+        "phase" if machine["health"] == "gone" => machine["health"].clone(),
+        "error" if machine["health"] == "gone" => machine["reason"].clone(),
+        _ => machine[key].clone(),
+    }
 }
 
 fn cell(text: &str) -> String {
@@ -93,35 +102,55 @@ pub(in crate::control) fn html(fleet: &Fleet) -> String {
         Bytes(count("server_sent_bytes")),
     );
     page += "<table><thead><tr>";
-    for (name, _) in COLUMNS {
-        let _ = write!(page, "<th scope=col>{}", shown_name(name));
+    for (name, _) in SHOWN {
+        let _ = write!(page, "<th scope=col>{name}");
     }
     page += "<tbody>";
     for machine in list(&machines) {
-        let _ = write!(page, "<tr class={}>", escaped(&plain(&machine["phase"])));
-        for (_, key) in COLUMNS {
-            let _ = write!(page, "<td>{}", escaped(&shown(key, &machine[key])));
+        let _ = write!(page, "<tr class={}>", escaped(&plain(&told("phase", machine))));
+        for (_, key) in SHOWN {
+            let class = if is_words(key) { " class=words" } else { "" };
+            let _ = write!(page, "<td{class}>{}", escaped(&shown(key, machine)));
         }
         page.push('\n');
     }
     page + "</table>\n"
 }
 
-fn shown_name(column: &str) -> String {
-    match column {
-        "average_bytes_per_second" => "average".to_owned(),
-        "passed_on_bytes" => "passed on".to_owned(),
-        other => other.replace('_', " "),
-    }
+/// What people see, what matters first: the names and the machine's keys. An error stands beside the
+/// outcome, where it is not overlooked.
+const SHOWN: [(&str, &str); 15] = [
+    ("host", "host"),
+    ("outcome", "phase"),
+    ("time", "seconds"),
+    ("bytes", "stored_bytes"),
+    ("average", "average"),
+    ("passed on", "sent_bytes"),
+    ("verified", "verified"),
+    ("read again", "read_again"),
+    ("address", "addr"),
+    ("MAC", "mac"),
+    ("image", "image"),
+    ("device", "device"),
+    ("model", "model"),
+    ("disk serial", "disk_serial"),
+    ("machine serial", "serial"),
+];
+
+/// What may take several lines; a number or an address is read in one.
+fn is_words(key: &str) -> bool {
+    matches!(key, "host" | "image" | "device" | "model" | "phase")
 }
 
-fn shown(key: &str, value: &Value) -> String {
-    let number = value.as_u64().unwrap_or_default();
+fn shown(key: &str, machine: &Value) -> String {
+    let value = told(key, machine);
+    let (number, error) = (value.as_u64().unwrap_or_default(), plain(&told("error", machine)));
     match key {
+        "phase" if !error.is_empty() => format!("{}: {error}", plain(&value)),
         "stored_bytes" | "sent_bytes" => Bytes(number).to_string(),
         "average" => Rate(number).to_string(),
         "seconds" => Seconds(value.as_f64().unwrap_or_default() as u64).to_string(),
-        _ => plain(value),
+        _ => plain(&value),
     }
 }
 
@@ -143,9 +172,11 @@ fn escaped(text: &str) -> String {
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8>\
 <meta name=viewport content=\"width=device-width\"><title>EZIO report</title><style>\
 body{font:14px/1.5 system-ui,sans-serif;margin:2em;color:#1d2327;background:#fff}\
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3em .6em;\
-border-bottom:1px solid #d5dae0;vertical-align:top;overflow-wrap:anywhere}\
-th{font-weight:600;white-space:nowrap}.failed td{background:#fdecea}</style>\n";
+table{border-collapse:collapse;width:100%;font-size:.9em;font-variant-numeric:tabular-nums}\
+th,td{text-align:left;padding:.3em .45em;border-bottom:1px solid #d5dae0;vertical-align:top}\
+th{font-weight:600}td{white-space:nowrap}.failed td{background:#fdecea}.gone td{background:#f1f3f5}\
+.words{white-space:normal;overflow-wrap:anywhere;min-width:5.5em}td:nth-child(2){min-width:8em}\
+@page{size:landscape;margin:1cm}@media print{body{font-size:9px;margin:0}}</style>\n";
 
 #[cfg(test)]
 mod tests {

@@ -5,21 +5,24 @@
 //! people are answered only by names that no stranger can own: addresses, names without dots or
 //! below the domains for private use (RFC 6762, 8375, 6761; ICANN's `internal`), our own host name,
 //! and what `--allow-host` names. Machines are told something only by who has the token, which
-//! travels in a header that no foreign page can set.
+//! travels in a header that no foreign page can set. It travels in the clear, so it counts on this
+//! machine only, and where `--control` says.
 
-use super::{Server, refuse};
-use axum::extract::{Request, State};
+use super::{Ends, Server, refuse};
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use swarm::networks::Network;
 
 /// Answers what is asked by a wrong name, or without the token where it is needed; lets the rest
 /// pass.
 pub(super) async fn check(
     State(server): State<Arc<Server>>,
+    Extension(ends): Extension<Ends>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -39,6 +42,13 @@ pub(super) async fn check(
     if orders && headers.get(ORIGIN).is_some_and(|origin| !is_same(origin.as_bytes(), host)) {
         return refuse(StatusCode::FORBIDDEN, "orders come from this server's own page");
     }
+    if orders && !may_order(ends, &server.config.control) {
+        let from = ends.remote.to_canonical();
+        let why = format!(
+            "orders are taken on the server itself; with `ezio serve --control {from}` from here, too"
+        );
+        return refuse(StatusCode::FORBIDDEN, &why);
+    }
     if (orders || server.config.private) && !has_token(headers, &server.config.token) {
         let why = "the token is missing or wrong; `ezio serve` has printed it";
         return refuse(StatusCode::UNAUTHORIZED, why);
@@ -49,6 +59,14 @@ pub(super) async fn check(
 /// The page itself is the same for everybody, and holds nothing.
 fn is_static(path: &str) -> bool {
     matches!(path, "/" | "/dashboard.js" | "/chart.js" | "/dashboard.css" | "/api/openapi.json")
+}
+
+/// Whether the token counts there: on this machine, by whichever of its addresses, and in `networks`.
+fn may_order(ends: Ends, networks: &[Network]) -> bool {
+    let Ends { remote, local } = ends;
+    remote.to_canonical().is_loopback()
+        || remote == local
+        || networks.iter().any(|network| network.contains(remote))
 }
 
 fn is_same(origin: &[u8], host: &str) -> bool {
@@ -129,6 +147,25 @@ mod tests {
         ] {
             assert!(!check(host), "{host}");
         }
+    }
+
+    #[test]
+    fn orders_come_from_this_machine_unless_told_otherwise() {
+        let check = |remote: &str, local: &str, networks: &[&str], wanted: bool| {
+            let ends = Ends { remote: remote.parse().unwrap(), local: local.parse().unwrap() };
+            let networks: Vec<Network> = networks.iter().map(|n| n.parse().unwrap()).collect();
+            assert_eq!(may_order(ends, &networks), wanted, "{remote} {local} {networks:?}");
+        };
+        check("127.0.0.1", "127.0.0.1", &[], true);
+        check("127.3.0.2", "127.0.0.1", &[], true);
+        check("::1", "::1", &[], true);
+        check("::ffff:127.0.0.1", "::ffff:127.0.0.1", &[], true);
+        check("10.0.0.1", "10.0.0.1", &[], true);
+        check("10.0.0.2", "10.0.0.1", &[], false);
+        check("10.0.0.2", "10.0.0.1", &["10.1.0.0/16"], false);
+        check("10.0.0.2", "10.0.0.1", &["10.1.0.0/16", "10.0.0.2"], true);
+        check("fd00::2", "fd00::1", &["0.0.0.0/0"], false);
+        check("127.0.0.1", "127.0.0.1", &["10.0.0.0/8"], true);
     }
 
     #[test]

@@ -93,8 +93,8 @@ function showImages(images) {
     ` ${formatBytes(image.bytes)} in ${image.pieces} pieces`,
   ]));
   document.title = images.map((image) => image.name).join(", ") + " – EZIO";
-  const path = images.length === 1 ? "" : "/torrents/NAME.torrent";
-  setText($("command"), `ezio deploy http://${location.host}${path} --to DEVICE`);
+  const to = images.map((image) => images.length === 1 ? "--to DEVICE" : `--to ${image.name}=DEVICE`);
+  setText($("command"), `ezio deploy http://${location.host} ${to.join(" ")}`);
   copies.show(images);
 }
 
@@ -243,23 +243,31 @@ function place(parent, nodes) {
 
 function newTile(m) {
   const name = el("span", { class: "name" }), bar = el("i"), phase = el("span", { class: "state" });
-  const part = el("span"), rate = el("span"), eta = el("span");
-  const button = el("button", { type: "button", class: "tile" }, name,
-    el("span", { class: "line" }, phase, part), el("span", { class: "track" }, bar),
-    el("span", { class: "line" }, rate, eta));
-  button.querySelector(".track").style.display = "block";
+  const [time, part, rateIn, rateOut, addr, peers] = Array.from({ length: 6 }, () => el("span"));
+  const words = el("span", { class: "words" });
+  const line = (kind, ...parts) => el("span", { class: "line " + kind }, ...parts);
+  const rates = line("small", rateIn, rateOut);
+  const button = el("button", { type: "button", class: "tile" }, line("", name, time), line("", phase, part),
+    el("span", { class: "track" }, bar), rates, line("small", addr, peers), words);
   button.addEventListener("click", () => openDetail(m.id));
   const node = el("div", { role: "listitem" }, button);
   const update = (m) => {
+    const gone = m.health === "gone", over = isOver(m) || gone, wrong = m.reason || m.error;
     setText(name, m.host);
+    setText(time, formatClock(m.phase === "done" ? m.seconds : over ? null : m.eta_seconds));
     setText(phase, m.health === "slow" ? "Slow" : state(m));
     setText(part, percent(m.progress));
     bar.style.transform = `scaleX(${m.progress})`;
+    setText(rateIn, m.phase === "done" ? "avg " + formatRate(m.average) : "↓ " + formatRate(m.rate_in));
+    setText(rateOut, "↑ " + formatRate(m.rate_out));
+    // Where nothing moves, there is more room for the reason.
+    rates.hidden = gone || m.phase === "failed";
+    setText(addr, m.addr);
+    setText(peers, over ? "" : m.peers === 1 ? "1 peer" : `${m.peers} peers`);
+    setText(words, wrong || `${m.device} ${m.model}`);
+    setAttr(words, "class", "words" + (wrong ? " wrong" : "") + (rates.hidden ? " long" : ""));
     setAttr(button, "data-tone", tone(m));
-    const over = isOver(m) || m.health === "gone";
-    setText(rate, m.phase === "done" ? formatRate(m.average) : over ? m.device : formatRate(m.rate_in));
-    setText(eta, m.phase === "done" ? formatClock(m.seconds) : over ? "" : formatClock(m.eta_seconds));
-    setAttr(button, "title", m.reason || m.error || (m.phase === "done" ? "average, and time" : "receives, and time left"));
+    setAttr(button, "title", wrong || (m.phase === "done" ? "time; received on average, sends" : "time left; receives, sends"));
   };
   return { node, update };
 }
@@ -286,6 +294,8 @@ function newRow(m) {
     setText(cells[1], m.addr);
     setText(cells[2], m.device);
     setText(cells[3], m.model);
+    setAttr(cells[2], "title", m.device);
+    setAttr(cells[3], "title", m.model);
     setText(phase, m.health === "slow" ? "Slow" : state(m));
     bar.style.transform = `scaleX(${m.progress})`;
     setText(number, percent(m.progress));
