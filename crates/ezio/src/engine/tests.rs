@@ -315,3 +315,54 @@ fn two_nodes_meet_only_because_a_third_knows_both() {
     check_target(&metainfo, &dir.path().join("leaf"), &device);
     [seeder, hub, leaf].iter().for_each(Engine::stop);
 }
+
+/// A target that cannot be looked at, in a way that nobody has thought of.
+struct Broken;
+
+impl Store for Broken {
+    fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
+        panic!("nobody has thought of this")
+    }
+}
+
+impl Target for Broken {
+    fn write(&self, _: u64, _: &[&[u8]]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn drop_cache(&self) {}
+
+    fn expect_content(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What this test runs in a process of its own.
+const LOOKS: &str = "EZIO_TEST_LOOKS_AT_A_BROKEN_TARGET";
+
+#[test]
+fn a_panic_while_a_target_is_looked_at_ends_the_process() {
+    if std::env::var_os(LOOKS).is_some() {
+        let (metainfo, _) = image(256 << 10);
+        let check = (0..metainfo.piece_count()).collect();
+        let (node, _notices) = node();
+        let content = Content::Target { target: Arc::new(Broken), check };
+        node.add(Job { metainfo, content }).unwrap();
+        // As long as a node that hangs would have it.
+        std::thread::sleep(Duration::from_secs(20));
+        return;
+    }
+    let name = "a_panic_while_a_target_is_looked_at_ends_the_process";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", name])
+        .env(LOOKS, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nobody has thought of this"), "{said}");
+    assert!(!output.status.success(), "it went on: {said}");
+}
