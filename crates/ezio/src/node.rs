@@ -3,7 +3,7 @@
 //! `serve` and `deploy` are a node each, and differ in what they carry and when they leave.
 
 use crate::control::{self, Control, ControlConfig, Counters, HttpConfig, ReportConfig};
-use crate::engine::{Engine, EngineConfig, Job, Notice, TorrentStatus};
+use crate::engine::{Engine, EngineConfig, Job, Notice, Removed, TorrentStatus};
 use anyhow::{Context as _, bail};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -128,11 +128,12 @@ impl Node {
         self.engine.fetch_again(info_hash, pieces);
     }
 
-    /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.
-    pub fn remove(&mut self, info_hash: Digest) {
+    /// Carries a torrent no longer: says goodbye to its trackers, closes its connections. As
+    /// [`Engine::remove`].
+    pub fn remove(&mut self, info_hash: Digest) -> Removed {
         self.control.remove(info_hash);
-        self.engine.remove(info_hash);
         self.carried.retain(|(carried, ..)| *carried != info_hash);
+        self.engine.remove(info_hash)
     }
 
     /// Where others reach us with BitTorrent.
