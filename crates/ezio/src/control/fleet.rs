@@ -89,6 +89,8 @@ pub(super) struct Fleet {
     summary: Value,
     copies: Vec<Vec<f64>>,
     viewers: Vec<mpsc::Sender<Bytes>>,
+    /// All there is as of this second, if somebody came to look: those who read slowly share it.
+    snapshot: Option<Bytes>,
     turns: Vec<Turn>,
     ticks: u64,
 }
@@ -106,6 +108,7 @@ impl Fleet {
             summary: json!({}),
             copies: Vec::new(),
             viewers: Vec::new(),
+            snapshot: None,
             turns: Vec::new(),
             ticks: 0,
         }
@@ -121,6 +124,7 @@ impl Fleet {
         let others = lens(&self.around) != lens(&around);
         self.around = around;
         self.ticks += 1;
+        self.snapshot = None;
         self.measure_server();
         let usual = Usual::of(self.reports.machines());
         let (mut changed, mut ended) = (Vec::new(), Vec::new());
@@ -179,6 +183,15 @@ impl Fleet {
             return None;
         }
         let (viewer, events) = mpsc::channel(BEHIND_MAX);
+        let snapshot = self.snapshot.take().unwrap_or_else(|| self.snapshot());
+        // An empty channel has room for it.
+        let _ = viewer.try_send(snapshot.clone());
+        self.snapshot = Some(snapshot);
+        self.viewers.push(viewer);
+        Some(events)
+    }
+
+    fn snapshot(&self) -> Bytes {
         let machines: Vec<&Map<String, Value>> =
             self.reports.machines().map(|m| &m.shown).filter(|shown| !shown.is_empty()).collect();
         let all = json!({
@@ -188,10 +201,7 @@ impl Fleet {
             "history": self.history.describe(),
             "version": env!("CARGO_PKG_VERSION"),
         });
-        // An empty channel has room for it.
-        let _ = viewer.try_send(event("snapshot", &all));
-        self.viewers.push(viewer);
-        Some(events)
+        event("snapshot", &all)
     }
 
     /// Every machine with all that is known of it, by its number.

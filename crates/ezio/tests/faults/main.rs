@@ -8,6 +8,7 @@ mod clock;
 mod floods;
 mod image;
 mod leechers;
+mod pages;
 mod peer;
 mod process;
 mod processes;
