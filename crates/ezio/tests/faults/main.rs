@@ -13,6 +13,7 @@ mod peer;
 mod process;
 mod processes;
 mod seeders;
+mod several;
 mod tracker;
 mod trackers;
 mod world;
