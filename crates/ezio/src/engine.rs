@@ -325,6 +325,7 @@ impl Engine {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+        self.connector.listen_no_more();
     }
 }
 

@@ -197,9 +197,16 @@ impl Node {
         }
     }
 
-    /// Says goodbye to everybody and ends all threads.
+    /// Says goodbye to everybody and ends all threads, as dropping does.
     pub fn stop(self) {
-        self.control.stop();
+        drop(self);
+    }
+}
+
+impl Drop for Node {
+    /// Whoever fails in the middle has nothing written any more either, before it lets go of its targets.
+    fn drop(&mut self) {
+        self.control.end();
         self.engine.stop();
     }
 }
@@ -279,5 +286,21 @@ fn addresses(options: &NodeOptions) -> Vec<IpAddr> {
         Some(interface) => any.iter().filter_map(|&ip| interface.address_for(ip)).collect(),
         None if std::path::Path::new("/proc/net/if_inet6").exists() => any.to_vec(),
         None => any[..1].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_dropped_leaves_nothing_running() {
+        let options =
+            NodeOptions { port: Some(lab::free_port()), budget: 1 << 20, ..NodeOptions::default() };
+        let node = Node::start(&options, None, None).unwrap();
+        // Somebody looks at it all the same.
+        let _reader = node.reader();
+        drop(node);
+        Node::start(&options, None, None).unwrap();
     }
 }
