@@ -15,7 +15,7 @@ mod reports;
 
 pub(crate) use client::{Followed, Refused, follow};
 pub use client::{fetch, fetch_until, post, tell};
-pub use fleet::{Ended, Turn};
+pub use fleet::{Ended, Told, Turn};
 pub use http::{HttpConfig, Looked};
 pub use reports::ReportConfig;
 

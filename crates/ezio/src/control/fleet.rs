@@ -52,6 +52,55 @@ pub(super) struct Surroundings {
     pub(super) announcers: Vec<String>,
 }
 
+/// What a server says of reports, without the server: for `fuzz/`.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// How many machines are remembered.
+    pub machines: usize,
+    /// How many an order was for; `None` if it is none.
+    pub ordered: Option<u64>,
+    /// The reports as they are listed, and what each page shows of them.
+    pub list: String,
+    /// As `/api/machines`.
+    pub shown: Value,
+    /// As `/report.csv`.
+    pub csv: String,
+    /// As `/report.html`.
+    pub html: String,
+    /// As `/metrics`.
+    pub metrics: String,
+}
+
+impl Told {
+    /// Of strangers' reports, each from a machine of its own, and an order. The pages stay empty without
+    /// `pages`: they take most of the time.
+    #[must_use]
+    pub fn of(bodies: &[&[u8]], order: &[u8], pages: bool) -> Told {
+        let (mut fleet, now) = (Fleet::new(), Instant::now());
+        for (number, body) in (0_u32..).zip(bodies) {
+            let _ = fleet.reports.keep(now, std::net::Ipv4Addr::from_bits(number).into(), body);
+        }
+        let ordered = serde_json::from_slice(order).ok();
+        let ordered = ordered.and_then(|order| fleet.order(&order).ok());
+        let mut list = String::new();
+        fleet.reports.list(now, &mut list);
+        let machines = fleet.reports.machines().count();
+        if !pages {
+            return Told { machines, ordered, list, ..Told::default() };
+        }
+        fleet.tick(now, Surroundings::default());
+        Told {
+            machines,
+            ordered,
+            list,
+            shown: fleet.machines(),
+            csv: csv(&fleet),
+            html: html(&fleet),
+            metrics: metrics(&fleet),
+        }
+    }
+}
+
 /// Something has come to its end, well or not.
 #[derive(Clone, Debug)]
 pub enum Ended {
