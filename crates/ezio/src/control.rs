@@ -15,7 +15,7 @@ mod reports;
 
 pub(crate) use client::{Followed, Refused, follow};
 pub use client::{fetch, fetch_until, post, tell};
-pub use fleet::{Ended, Turn};
+pub use fleet::{Ended, Told, Turn};
 pub use http::{HttpConfig, Looked};
 pub use reports::ReportConfig;
 
@@ -203,6 +203,14 @@ impl Control {
         drop(self);
     }
 
+    /// The same for who keeps it. Nothing more is done after it.
+    pub fn end(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.command(Command::Stop);
+            let _ = thread.join();
+        }
+    }
+
     fn command(&self, command: Command) {
         // The thread lives as long as `self`; should it have panicked, there is nobody to tell.
         let _ = self.commands.blocking_send(command);
@@ -211,10 +219,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.command(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 

@@ -371,7 +371,13 @@ impl Run<'_> {
             }
             Notice::MorePeers(_) => return None,
         };
-        let is_it = |task: &Task| task.metainfo.info_hash() == hash && task.end.is_none();
+        // One that is done may turn out to be bad while another is still on its way.
+        let open = |task: &Task| match task.end {
+            None => true,
+            Some(End::Done) => outcome.is_err(),
+            Some(End::Failed) => false,
+        };
+        let is_it = |task: &Task| task.metainfo.info_hash() == hash && open(task);
         let index = self.tasks.iter().position(is_it)?;
         let to = self.tasks[index].to.display();
         let outcome = outcome.map_err(|why| anyhow::anyhow!("{why}; {to} is not usable"));

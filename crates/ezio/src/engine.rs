@@ -283,13 +283,18 @@ impl Engine {
         self.inputs.send(Input::FetchAgain { info_hash, pieces });
     }
 
-    /// Forgets a torrent and ends its connections. What of it is being written is written. What is
-    /// not carried is ignored.
-    pub fn remove(&self, info_hash: Digest) {
+    /// Forgets a torrent and ends its connections. What of it waits to be written is not written any
+    /// more; what is being written is. What is not carried is ignored.
+    pub fn remove(&self, info_hash: Digest) -> Removed {
+        let torrent = self.shared.torrent(&info_hash).map(|carried| carried.id);
         let (done, removed) = sync_channel(1);
         self.inputs.send(Input::Remove(info_hash, done));
         // A scheduler that has ended answers nobody.
         let _ = removed.recv();
+        if let Some(torrent) = torrent {
+            self.disk.forget(torrent);
+        }
+        Removed { disk: Arc::clone(&self.disk), torrent }
     }
 
     /// How far the torrents are.
@@ -320,6 +325,24 @@ impl Engine {
         for thread in threads {
             // A thread that panicked has said so.
             let _ = thread.join();
+        }
+        self.connector.listen_no_more();
+    }
+}
+
+/// A torrent that was carried, of which a piece may still be on its way to the disk: until that is over
+/// nobody else may have the target.
+#[must_use = "its target is written until this was waited for"]
+pub struct Removed {
+    disk: Arc<Disk>,
+    torrent: Option<TorrentId>,
+}
+
+impl Removed {
+    /// Waits until nothing of it is written any more.
+    pub fn wait(&self) {
+        if let Some(torrent) = self.torrent {
+            self.disk.wait_until_written(torrent);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `serve` and `deploy` are a node each, and differ in what they carry and when they leave.
 
 use crate::control::{self, Control, ControlConfig, Counters, HttpConfig, ReportConfig};
-use crate::engine::{Engine, EngineConfig, Job, Notice, TorrentStatus};
+use crate::engine::{Engine, EngineConfig, Job, Notice, Removed, TorrentStatus};
 use anyhow::{Context as _, bail};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -128,11 +128,12 @@ impl Node {
         self.engine.fetch_again(info_hash, pieces);
     }
 
-    /// Carries a torrent no longer: says goodbye to its trackers, closes its connections.
-    pub fn remove(&mut self, info_hash: Digest) {
+    /// Carries a torrent no longer: says goodbye to its trackers, closes its connections. As
+    /// [`Engine::remove`].
+    pub fn remove(&mut self, info_hash: Digest) -> Removed {
         self.control.remove(info_hash);
-        self.engine.remove(info_hash);
         self.carried.retain(|(carried, ..)| *carried != info_hash);
+        self.engine.remove(info_hash)
     }
 
     /// Where others reach us with BitTorrent.
@@ -196,9 +197,16 @@ impl Node {
         }
     }
 
-    /// Says goodbye to everybody and ends all threads.
+    /// Says goodbye to everybody and ends all threads, as dropping does.
     pub fn stop(self) {
-        self.control.stop();
+        drop(self);
+    }
+}
+
+impl Drop for Node {
+    /// Whoever fails in the middle has nothing written any more either, before it lets go of its targets.
+    fn drop(&mut self) {
+        self.control.end();
         self.engine.stop();
     }
 }
@@ -278,5 +286,21 @@ fn addresses(options: &NodeOptions) -> Vec<IpAddr> {
         Some(interface) => any.iter().filter_map(|&ip| interface.address_for(ip)).collect(),
         None if std::path::Path::new("/proc/net/if_inet6").exists() => any.to_vec(),
         None => any[..1].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_dropped_leaves_nothing_running() {
+        let options =
+            NodeOptions { port: Some(lab::free_port()), budget: 1 << 20, ..NodeOptions::default() };
+        let node = Node::start(&options, None, None).unwrap();
+        // Somebody looks at it all the same.
+        let _reader = node.reader();
+        drop(node);
+        Node::start(&options, None, None).unwrap();
     }
 }

@@ -87,14 +87,7 @@ fn open_existing(
         Ok(file) => file,
         Err(error) => return Err(not_writable(path, &error)),
     };
-    if let Ok(metadata) = file.metadata()
-        && metadata.is_file()
-        && metadata.len() < needed
-    {
-        // A file can grow; that does not touch what is in it.
-        file.set_len(needed).with_context(|| format!("make {shown} {} long", Bytes(needed)))?;
-    }
-    let device = device::describe(&file, path)?;
+    let mut device = device::describe(&file, path)?;
     let uses = device::usage(&device).with_context(|| format!("find out who uses {shown}"))?;
     ensure!(
         uses.is_empty(),
@@ -106,6 +99,11 @@ fn open_existing(
         !device.read_only,
         "{shown} is read-only; see `blockdev --getro`, a switch on the medium, or how it was attached"
     );
+    if matches!(device.kind, Kind::RegularFile { .. }) && device.size_bytes < needed {
+        // A file can grow; that does not touch what is in it. Only now is it known to be nobody else's.
+        file.set_len(needed).with_context(|| format!("make {shown} {} long", Bytes(needed)))?;
+        device.size_bytes = needed;
+    }
     ensure!(
         device.size_bytes >= needed,
         "{shown} has {} bytes ({}), but the image needs {needed} ({}); take a larger device",
@@ -180,7 +178,11 @@ fn make_file(path: &Path, len: u64) -> anyhow::Result<bool> {
         return Ok(false);
     }
     let made = File::options().write(true).create_new(true).open(path);
-    match made.and_then(|file| file.set_len(len)) {
+    let sized = made.and_then(|file| {
+        // Nothing of it is left if it cannot be as long.
+        file.set_len(len).inspect_err(|_| drop(std::fs::remove_file(path)))
+    });
+    match sized {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => {
@@ -263,6 +265,17 @@ mod tests {
             assert_eq!(bytes.len(), wanted);
             assert!(bytes[..len.min(wanted)].iter().all(|&b| b == 7), "nothing is written yet");
         }
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_has_does_not_grow() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("source.img");
+        std::fs::write(&path, [7; 4096]).unwrap();
+        let source = device::describe(&File::open(&path).unwrap(), &path).unwrap();
+        let _served = device::claim(&source, Purpose::Reading).unwrap();
+        refused(&path, &["in use"]);
+        assert_eq!(path.metadata().unwrap().len(), 4096);
     }
 
     #[test]

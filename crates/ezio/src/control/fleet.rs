@@ -52,6 +52,55 @@ pub(super) struct Surroundings {
     pub(super) announcers: Vec<String>,
 }
 
+/// What a server says of reports, without the server: for `fuzz/`.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// How many machines are remembered.
+    pub machines: usize,
+    /// How many an order was for; `None` if it is none.
+    pub ordered: Option<u64>,
+    /// The reports as they are listed, and what each page shows of them.
+    pub list: String,
+    /// As `/api/machines`.
+    pub shown: Value,
+    /// As `/report.csv`.
+    pub csv: String,
+    /// As `/report.html`.
+    pub html: String,
+    /// As `/metrics`.
+    pub metrics: String,
+}
+
+impl Told {
+    /// Of strangers' reports, each from a machine of its own, and an order. The pages stay empty without
+    /// `pages`: they take most of the time.
+    #[must_use]
+    pub fn of(bodies: &[&[u8]], order: &[u8], pages: bool) -> Told {
+        let (mut fleet, now) = (Fleet::new(), Instant::now());
+        for (number, body) in (0_u32..).zip(bodies) {
+            let _ = fleet.reports.keep(now, std::net::Ipv4Addr::from_bits(number).into(), body);
+        }
+        let ordered = serde_json::from_slice(order).ok();
+        let ordered = ordered.and_then(|order| fleet.order(&order).ok());
+        let mut list = String::new();
+        fleet.reports.list(now, &mut list);
+        let machines = fleet.reports.machines().count();
+        if !pages {
+            return Told { machines, ordered, list, ..Told::default() };
+        }
+        fleet.tick(now, Surroundings::default());
+        Told {
+            machines,
+            ordered,
+            list,
+            shown: fleet.machines(),
+            csv: csv(&fleet),
+            html: html(&fleet),
+            metrics: metrics(&fleet),
+        }
+    }
+}
+
 /// Something has come to its end, well or not.
 #[derive(Clone, Debug)]
 pub enum Ended {
@@ -89,6 +138,8 @@ pub(super) struct Fleet {
     summary: Value,
     copies: Vec<Vec<f64>>,
     viewers: Vec<mpsc::Sender<Bytes>>,
+    /// All there is as of this second, if somebody came to look: those who read slowly share it.
+    snapshot: Option<Bytes>,
     turns: Vec<Turn>,
     ticks: u64,
 }
@@ -106,6 +157,7 @@ impl Fleet {
             summary: json!({}),
             copies: Vec::new(),
             viewers: Vec::new(),
+            snapshot: None,
             turns: Vec::new(),
             ticks: 0,
         }
@@ -121,6 +173,7 @@ impl Fleet {
         let others = lens(&self.around) != lens(&around);
         self.around = around;
         self.ticks += 1;
+        self.snapshot = None;
         self.measure_server();
         let usual = Usual::of(self.reports.machines());
         let (mut changed, mut ended) = (Vec::new(), Vec::new());
@@ -179,6 +232,15 @@ impl Fleet {
             return None;
         }
         let (viewer, events) = mpsc::channel(BEHIND_MAX);
+        let snapshot = self.snapshot.take().unwrap_or_else(|| self.snapshot());
+        // An empty channel has room for it.
+        let _ = viewer.try_send(snapshot.clone());
+        self.snapshot = Some(snapshot);
+        self.viewers.push(viewer);
+        Some(events)
+    }
+
+    fn snapshot(&self) -> Bytes {
         let machines: Vec<&Map<String, Value>> =
             self.reports.machines().map(|m| &m.shown).filter(|shown| !shown.is_empty()).collect();
         let all = json!({
@@ -188,10 +250,7 @@ impl Fleet {
             "history": self.history.describe(),
             "version": env!("CARGO_PKG_VERSION"),
         });
-        // An empty channel has room for it.
-        let _ = viewer.try_send(event("snapshot", &all));
-        self.viewers.push(viewer);
-        Some(events)
+        event("snapshot", &all)
     }
 
     /// Every machine with all that is known of it, by its number.

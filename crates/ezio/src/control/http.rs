@@ -21,7 +21,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,8 +30,12 @@ use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use stall::Stall;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 use swarm::metainfo::Digest;
 use swarm::networks::Network;
@@ -350,18 +354,22 @@ async fn torrent(State(server): Shared, Path(file): Path<String>) -> Response {
     let name = file.strip_suffix(".torrent").unwrap_or(&file);
     let metainfo = lock(&server.torrents).get(name).and_then(|handed| handed.metainfo.clone());
     match metainfo {
-        Some(bytes) => answer("application/x-bittorrent", bytes.into()),
+        Some(bytes) => answer("application/x-bittorrent", bytes),
         None => refuse(StatusCode::NOT_FOUND, "no such torrent; /torrents lists them"),
     }
 }
 
 async fn status(State(server): Shared) -> Response {
     let mut status = (server.config.status)();
-    if let Some(object) = status.as_object_mut() {
-        object.insert("nodes".into(), lock(&server.fleet).reports.list(Instant::now()));
-        object.insert("tracker".into(), server.tracked());
-    }
-    json(&status)
+    let Some(object) = status.as_object_mut() else { return json(&status) };
+    object.insert("tracker".into(), server.tracked());
+    let mut text = status.to_string();
+    // Reports are text already: into the object, at its end.
+    text.pop();
+    text += ",\"nodes\":";
+    lock(&server.fleet).reports.list(Instant::now(), &mut text);
+    text.push('}');
+    spoken("application/json", text)
 }
 
 impl Server {
@@ -423,18 +431,94 @@ async fn report(
 }
 
 fn text(text: String) -> Response {
-    answer("text/plain; charset=utf-8", text.into())
+    spoken("text/plain; charset=utf-8", text)
 }
 
 fn json(value: &Value) -> Response {
-    answer("application/json", value.to_string().into())
+    spoken("application/json", value.to_string())
+}
+
+/// What was made for this answer alone. Who reads slowly makes us keep it: all of that is bounded.
+fn spoken(kind: &'static str, text: String) -> Response {
+    if text.len() <= UNCOUNTED_MAX {
+        return answer(kind, text);
+    }
+    match Held::new(text) {
+        Some(held) => answer(kind, Bytes::from_owner(held)),
+        None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many read too slowly; ask again"),
+    }
+}
+
+/// Bytes of answers that are kept for those who read them, all together: some of the longest, which
+/// have 20 MiB if a thousand machines that do not exist say as much as they may.
+const HELD_MAX: usize = 48 << 20;
+
+/// Bytes of an answer that are not counted: the connections bound them.
+const UNCOUNTED_MAX: usize = 32 << 10;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// An answer that is counted until it was sent.
+struct Held(String);
+
+impl Held {
+    fn new(text: String) -> Option<Held> {
+        let held = Held(text);
+        // It is given back when this is dropped, also here.
+        let before = HELD.fetch_add(held.0.len(), Ordering::Relaxed);
+        (before + held.0.len() <= HELD_MAX).then_some(held)
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0.len(), Ordering::Relaxed);
+    }
 }
 
 fn bencoded(bytes: Vec<u8>) -> Response {
-    answer("text/plain", bytes.into())
+    answer("text/plain", bytes)
 }
 
-fn answer(kind: &'static str, body: Body) -> Response {
+fn answer(kind: &'static str, body: impl Into<Bytes>) -> Response {
+    stream(kind, Body::new(Slices(body.into())))
+}
+
+/// Bytes that are given to hyper as they go out: it copies what it is given before that is sent, and would
+/// keep a torrent of many megabytes once for everybody who fetches it.
+struct Slices(Bytes);
+
+/// Bytes of a slice: what hyper keeps at a time anyway.
+const SLICE_LEN: usize = HEAD_LEN_MAX;
+
+impl hyper::body::Body for Slices {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let len = self.0.len().min(SLICE_LEN);
+        Poll::Ready((len > 0).then(|| Ok(Frame::data(self.0.split_to(len)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+fn stream(kind: &'static str, body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(kind)),
         // What we say is what it says it is: no browser shall take it for a page.

@@ -6,7 +6,7 @@
 use super::Context;
 use super::client::Question;
 use super::fleet::{Facts, Machine};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -42,9 +42,11 @@ pub(super) struct Reports {
 
 #[derive(Debug)]
 struct Report {
-    value: Value,
-    /// Bytes it came in.
-    len: usize,
+    /// As it came: JSON that was read takes up to thirty times as much.
+    body: String,
+    /// Which process it is of, and which of its reports.
+    run: String,
+    number: Option<u64>,
     at: Instant,
     machine: Machine,
 }
@@ -79,14 +81,19 @@ impl Reports {
                 return Err(ReportError::Full);
             }
         }
+        let body = std::str::from_utf8(body).map_err(|_| ReportError::Malformed)?.to_owned();
+        let run: String = value["run"].to_string().chars().take(NODE_LEN_MAX).collect();
+        let number = value["number"].as_u64();
+        // Two connections do not keep an order, and the last word counts.
         if let Some(before) = self.nodes.get(&key)
-            && is_overtaken(&value, &before.value)
+            && run == before.run
+            && number < before.number
         {
             return Ok(before.machine.answer());
         }
         let facts = Facts::parse(&value);
         let before = self.nodes.remove(&key);
-        self.bytes -= before.as_ref().map_or(0, |report| report.len);
+        self.bytes -= before.as_ref().map_or(0, |report| report.body.len());
         self.bytes += body.len();
         let machine = match before {
             Some(Report { mut machine, .. }) => {
@@ -99,17 +106,24 @@ impl Reports {
             }
         };
         let answer = machine.answer();
-        self.nodes.insert(key, Report { value, len: body.len(), at: now, machine });
+        self.nodes.insert(key, Report { body, run, number, at: now, machine });
         Ok(answer)
     }
 
-    /// All reports: where from, how many seconds ago, what.
-    pub(super) fn list(&self, now: Instant) -> Value {
-        let nodes = self.nodes.iter().map(|((addr, _), report)| {
+    /// Appends all reports, as JSON: where from, how many seconds ago, what.
+    pub(super) fn list(&self, now: Instant, out: &mut String) {
+        // They may be long: room is made for them once.
+        out.reserve(self.bytes + 100 * self.nodes.len());
+        out.push('[');
+        for (index, ((addr, _), report)) in self.nodes.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
             let age = now.duration_since(report.at).as_secs();
-            json!({"addr": addr.to_string(), "age": age, "report": report.value})
-        });
-        nodes.collect()
+            // An address needs no escapes, and a report was read as JSON before it was kept.
+            *out += &format!(r#"{comma}{{"addr":"{addr}","age":{age},"report":"#);
+            *out += &report.body;
+            out.push('}');
+        }
+        out.push(']');
     }
 
     /// Those who report, by address and name.
@@ -125,7 +139,7 @@ impl Reports {
     /// Whether there is room for a report of `len` bytes, in place of the one that `key` has.
     fn has_room(&self, key: &(IpAddr, String), len: usize) -> bool {
         let before = self.nodes.get(key);
-        let bytes = self.bytes - before.map_or(0, |report| report.len) + len;
+        let bytes = self.bytes - before.map_or(0, |report| report.body.len()) + len;
         let at_addr = self.nodes.range((key.0, String::new())..);
         let at_addr = at_addr.take_while(|(other, _)| other.0 == key.0);
         let is_new = before.is_none();
@@ -135,15 +149,8 @@ impl Reports {
 
     fn forget_stale(&mut self, now: Instant) {
         self.nodes.retain(|_, report| now.duration_since(report.at) < STALE);
-        self.bytes = self.nodes.values().map(|report| report.len).sum();
+        self.bytes = self.nodes.values().map(|report| report.body.len()).sum();
     }
-}
-
-/// Whether `new` was made before `old`, by the same process: two connections do not keep an order,
-/// and the last word counts.
-fn is_overtaken(new: &Value, old: &Value) -> bool {
-    let number = |report: &Value| report["number"].as_u64();
-    new["run"] == old["run"] && number(new) < number(old)
 }
 
 /// Where a node reports, and what.
@@ -205,6 +212,7 @@ async fn send_one(context: &Context, config: &ReportConfig) -> anyhow::Result<Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn check(
         reports: &mut Reports,
@@ -215,7 +223,13 @@ mod tests {
     ) {
         let found = reports.keep(now, from.parse().unwrap(), body.as_bytes()).map(drop);
         assert_eq!(found.map_err(|e| e.to_string()), wanted.map_err(str::to_owned), "{body:.99}");
-        assert_eq!(reports.bytes, reports.nodes.values().map(|r| r.len).sum::<usize>());
+        assert_eq!(reports.bytes, reports.nodes.values().map(|r| r.body.len()).sum::<usize>());
+    }
+
+    fn list(reports: &Reports, now: Instant) -> Value {
+        let mut text = String::new();
+        reports.list(now, &mut text);
+        serde_json::from_str(&text).unwrap()
     }
 
     #[test]
@@ -228,7 +242,7 @@ mod tests {
             {"addr": "10.0.0.1", "age": 3, "report": {"node": "a", "x": 2}},
             {"addr": "10.0.0.1", "age": 3, "report": {"node": "b"}},
         ]);
-        assert_eq!(reports.list(now + Duration::from_secs(3)), wanted);
+        assert_eq!(list(&reports, now + Duration::from_secs(3)), wanted);
     }
 
     #[test]
@@ -237,7 +251,7 @@ mod tests {
         let report = |run: u32, number: u32| json!({"node": "a", "run": run, "number": number});
         let mut last = |run: u32, number: u32| {
             check(&mut reports, now, "10.0.0.1", &report(run, number).to_string(), Ok(()));
-            reports.list(now)[0]["report"].clone()
+            list(&reports, now)[0]["report"].clone()
         };
         assert_eq!(last(1, 7), report(1, 7));
         assert_eq!(last(1, 6), report(1, 7));

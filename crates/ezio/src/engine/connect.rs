@@ -7,7 +7,7 @@ use super::{Carried, Input, Inputs, Shared};
 use anyhow::Context as _;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::OwnedFd;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,6 +77,14 @@ impl Connector {
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// Gives the ports back. Who looks at a node that has ended keeps its sockets.
+    pub(super) fn listen_no_more(&self) {
+        for listener in &self.listeners {
+            // It may be so already.
+            let _ = SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+        }
     }
 
     fn wake(&self) {

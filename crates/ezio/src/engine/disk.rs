@@ -6,12 +6,15 @@ use crate::sha1::{Digest, Hasher, LANES_MAX, update_many};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use swarm::swarm::TorrentId;
 
 /// Work for the disk threads. It never holds more than the swarm's budget of pieces, for each job
 /// is about a piece in flight: whoever adds to it never waits.
 pub(super) struct Disk {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Told when a thread is done with the disk, for who waits until nothing of a torrent is written.
+    written: Condvar,
     /// Bytes of pieces that are hashed side by side at most.
     together_max: u64,
 }
@@ -32,8 +35,8 @@ struct Queue {
     /// How often the first of `stores` was overtaken.
     overtaken: usize,
     finishes: VecDeque<Arc<Carried>>,
-    /// Threads that are with the disk.
-    writing: usize,
+    /// What threads are with the disk for.
+    writing: Vec<TorrentId>,
     closed: bool,
 }
 
@@ -80,7 +83,8 @@ impl Disk {
     /// No work yet. `budget`: bytes of pieces in memory, see [`swarm::swarm::Config::budget`].
     pub(super) fn new(budget: u64) -> Disk {
         // The other half is for what comes in and what is being written.
-        Disk { queue: Mutex::default(), changed: Condvar::new(), together_max: budget / 2 }
+        let (changed, written) = (Condvar::new(), Condvar::new());
+        Disk { queue: Mutex::default(), changed, written, together_max: budget / 2 }
     }
 
     /// Has a piece compared with its hash.
@@ -107,6 +111,23 @@ impl Disk {
         self.changed.notify_one();
     }
 
+    /// Forgets what waits of a torrent that nobody hears of any more.
+    pub(super) fn forget(&self, torrent: TorrentId) {
+        let mut queue = self.lock();
+        let Queue { whole, stores, finishes, .. } = &mut *queue;
+        whole.retain(|whole| whole.torrent.id != torrent);
+        stores.retain(|store| store.torrent.id != torrent);
+        finishes.retain(|finish| finish.id != torrent);
+        queue.whole_bytes = queue.whole.iter().map(|whole| whole.piece.len()).sum();
+    }
+
+    /// Waits until nothing of a torrent, of which nothing waits, is being written.
+    pub(super) fn wait_until_written(&self, torrent: TorrentId) {
+        let writes = |queue: &mut Queue| queue.writing.contains(&torrent);
+        let waited = self.written.wait_while(self.lock(), writes);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Ends the threads when nothing is left to do.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -119,10 +140,12 @@ impl Disk {
             match work {
                 Work::Hash(pieces) => verify_all(&pieces, inputs),
                 Work::Disk(job) => {
+                    let torrent = job.torrent();
                     inputs.send(job.run());
-                    self.lock().writing -= 1;
+                    self.lock().leave(torrent);
                     // One that is left waiting may have been kept from the disk.
                     self.changed.notify_one();
+                    self.written.notify_all();
                 }
             }
         }
@@ -136,10 +159,10 @@ impl Disk {
                 Some(Duration::ZERO) => return Some(Work::Hash(queue.take(self.together_max))),
                 gathering => gathering,
             };
-            if queue.writing < THREADS - 1
+            if queue.writing.len() < THREADS - 1
                 && let Some(job) = queue.job()
             {
-                queue.writing += 1;
+                queue.writing.push(job.torrent());
                 return Some(Work::Disk(job));
             }
             if queue.closed && queue.whole.is_empty() && queue.is_written() {
@@ -181,6 +204,13 @@ impl Queue {
         Some(Job::Store(store))
     }
 
+    /// A thread that was with the disk for this torrent is not any more.
+    fn leave(&mut self, torrent: TorrentId) {
+        if let Some(at) = self.writing.iter().position(|&writing| writing == torrent) {
+            self.writing.swap_remove(at);
+        }
+    }
+
     fn is_written(&self) -> bool {
         self.stores.is_empty() && self.finishes.is_empty()
     }
@@ -212,6 +242,13 @@ fn next(places: impl Iterator<Item = Place>, head: Place) -> Option<usize> {
 }
 
 impl Job {
+    fn torrent(&self) -> TorrentId {
+        match self {
+            Job::Store(store) => store.torrent.id,
+            Job::Finish(torrent) => torrent.id,
+        }
+    }
+
     fn run(self) -> Input {
         match self {
             Job::Store(Store { torrent, index, piece }) => {

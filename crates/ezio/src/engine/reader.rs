@@ -30,6 +30,10 @@ pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs, shared: &Share
 /// Many requests or small messages in one system call; of a block at most this much is copied.
 const BUFFER_LEN: usize = 16 << 10;
 
+/// Longest extended message (BEP 10) that the scheduler hears of, several times the longest that anybody
+/// has reason to send us: 50 peers that came and 50 that went. Thousands may wait there.
+const EXTENDED_MAX: usize = 8 << 10;
+
 /// The id of a bitfield (BEP 3).
 const BITFIELD: u8 = 5;
 
@@ -107,6 +111,7 @@ impl Reader<'_> {
                     self.event(Event::Dropped(self.link.id, bytes));
                 }
             }
+            Message::Extended { payload, .. } if payload.len() > EXTENDED_MAX => {}
             message => {
                 match message {
                     Message::Reject(block) => drop(self.link.take_expected(block)),

@@ -1,13 +1,18 @@
 //! Looks for pieces that are on a target already: of an interrupted run, or of an older image.
 
-use super::{Carried, Input, Inputs};
+use super::{Carried, Input, Inputs, or_abort};
 use crate::hashing::Hashing;
 use crate::store::SomePieces;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Hashes the pieces `check`, ascending, on all cores and tells the scheduler of each. Ends soon
-/// after `stop` is set.
+/// after `stop` is set. Should it panic, the process ends: pieces that nobody has looked at would be
+/// waited for without end.
 pub(super) fn run(carried: &Carried, check: &[u32], stop: &AtomicBool, inputs: &Inputs) {
+    or_abort(|| look(carried, check, stop, inputs));
+}
+
+fn look(carried: &Carried, check: &[u32], stop: &AtomicBool, inputs: &Inputs) {
     let metainfo = &carried.metainfo;
     let len = check.iter().filter_map(|&piece| carried.piece_len(piece)).map(u64::from).sum();
     let hashing = Hashing {

@@ -4,6 +4,7 @@ use crate::store::{DeviceStore, DeviceTarget};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::sync::Condvar;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use swarm::layout::{Extent, Layout};
@@ -281,7 +282,7 @@ fn a_torrent_is_paused_resumed_removed_and_carried_again() {
     let finished = &leecher.status().torrents[0];
     assert_eq!(finished.stored_bytes(), finished.image_len);
     assert!(finished.received >= finished.image_len);
-    leecher.remove(hash);
+    leecher.remove(hash).wait();
     assert_eq!(leecher.have(&hash), None);
     leecher.add(target(&metainfo, &to)).unwrap();
     leecher.found(hash, seeder.listening()[0]);
@@ -314,4 +315,132 @@ fn two_nodes_meet_only_because_a_third_knows_both() {
     wait_finished(&leaf_notices);
     check_target(&metainfo, &dir.path().join("leaf"), &device);
     [seeder, hub, leaf].iter().for_each(Engine::stop);
+}
+
+/// A target that cannot be looked at, in a way that nobody has thought of.
+struct Broken;
+
+impl Store for Broken {
+    fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
+        panic!("nobody has thought of this")
+    }
+}
+
+impl Target for Broken {
+    fn write(&self, _: u64, _: &[&[u8]]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn drop_cache(&self) {}
+
+    fn expect_content(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What this test runs in a process of its own.
+const LOOKS: &str = "EZIO_TEST_LOOKS_AT_A_BROKEN_TARGET";
+
+#[test]
+fn a_panic_while_a_target_is_looked_at_ends_the_process() {
+    if std::env::var_os(LOOKS).is_some() {
+        let (metainfo, _) = image(256 << 10);
+        let check = (0..metainfo.piece_count()).collect();
+        let (node, _notices) = node();
+        let content = Content::Target { target: Arc::new(Broken), check };
+        node.add(Job { metainfo, content }).unwrap();
+        // As long as a node that hangs would have it.
+        std::thread::sleep(Duration::from_secs(20));
+        return;
+    }
+    let name = "a_panic_while_a_target_is_looked_at_ends_the_process";
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--nocapture", name])
+        .env(LOOKS, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("nobody has thought of this"), "{said}");
+    assert!(!output.status.success(), "it went on: {said}");
+}
+
+/// A target whose first writes take as long as the test likes.
+struct Slow {
+    gate: Mutex<bool>,
+    opened: Condvar,
+    writes: AtomicUsize,
+}
+
+impl Slow {
+    fn open(&self) {
+        *self.gate.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Store for Slow {
+    fn read_at(&self, _: u64, _: &mut [u8]) -> Result<(), StoreError> {
+        unreachable!("nobody asks for what is in memory")
+    }
+}
+
+impl Target for Slow {
+    fn write(&self, _: u64, _: &[&[u8]]) -> Result<(), StoreError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        drop(self.opened.wait_while(self.gate.lock().unwrap(), |open| !*open).unwrap());
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), StoreError> {
+        unreachable!("it was removed before")
+    }
+
+    fn drop_cache(&self) {}
+
+    fn expect_content(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_target_that_was_given_back_is_not_written_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (metainfo, device) = image(256 << 10);
+    let (from, hash) = (dir.path().join("from"), metainfo.info_hash());
+    std::fs::write(&from, &device).unwrap();
+    let (seeder, _notices) = node();
+    seeder.add(source(&metainfo, &from)).unwrap();
+    let (leecher, _notices) = node();
+    let slow = Arc::new(Slow {
+        gate: Mutex::default(),
+        opened: Condvar::new(),
+        writes: AtomicUsize::new(0),
+    });
+    let target = Arc::clone(&slow) as Arc<dyn Target>;
+    let content = Content::Target { target, check: Vec::new() };
+    leecher.add(Job { metainfo: Arc::clone(&metainfo), content }).unwrap();
+    leecher.found(hash, seeder.listening()[0]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let all =
+        |status: &Status| status.torrents.iter().all(|t| t.verified == metainfo.piece_count());
+    while slow.writes.load(Ordering::Relaxed) < 2 || !all(&leecher.status()) {
+        assert!(Instant::now() < deadline, "{:?}", leecher.status());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let removed = leecher.remove(hash);
+    let (sender, over) = channel();
+    thread::spawn(move || {
+        removed.wait();
+        let _ = sender.send(());
+    });
+    assert!(over.recv_timeout(Duration::from_millis(300)).is_err(), "two writes are on their way");
+    slow.open();
+    over.recv_timeout(Duration::from_secs(60)).expect("they are over");
+    leecher.stop();
+    assert_eq!(slow.writes.load(Ordering::Relaxed), 2, "others waited, and were written");
+    seeder.stop();
 }

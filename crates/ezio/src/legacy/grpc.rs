@@ -81,7 +81,7 @@ impl Server {
             .build()
             .context("start the gRPC service")?;
         let (stop, stopped) = oneshot::channel();
-        let calls = Calls { session, status_only, adding: Arc::default() };
+        let calls = Calls { session, status_only, limits: Arc::default() };
         let thread = thread::Builder::new()
             .name("grpc".to_owned())
             .spawn(move || {
@@ -138,12 +138,22 @@ const HEADERS_LEN_MAX: u32 = 16 << 10;
 /// How often who is connected is asked for a sign of life, and how long that may take.
 const ALIVE_PERIOD: Duration = Duration::from_secs(20);
 
-/// Bytes of a request that carries no torrent: the hashes of 20 000.
-const REQUEST_LEN_MAX: usize = 1 << 20;
+/// Bytes of a request that carries no torrent: the hashes of 1500.
+const REQUEST_LEN_MAX: usize = 64 << 10;
 
-/// Torrents that may be on their way to us at once. One of them may be larger than [`large::SMALL_MAX`],
-/// up to [`MESSAGE_LEN_MAX`].
+/// Such requests at once that have more than a little: the hashes of a hundred.
+const LONG_MAX: usize = 16;
+const SHORT_LEN_MAX: usize = 4 << 10;
+
+/// What a request that carries no torrent may take to come and to be answered.
+const CALL_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Torrents that may be on their way to us at once. One of them may be larger than [`SMALL_MAX`], up to
+/// [`MESSAGE_LEN_MAX`].
 const ADDED_MAX: usize = 4;
+
+/// Bytes of a torrent that is not large: one of 800 000 pieces.
+const SMALL_MAX: usize = 16 << 20;
 
 /// What sending one and looking at its device may take.
 const ADD_TIME_MAX: Duration = Duration::from_mins(5);
@@ -156,18 +166,22 @@ const WINDOW_LEN: u32 = 1 << 20;
 struct Calls {
     session: Arc<Session>,
     status_only: bool,
-    adding: Arc<Adding>,
+    limits: Arc<Limits>,
 }
 
-/// The places of torrents that are on their way to us.
-struct Adding {
-    all: Semaphore,
+/// Places, of which there are so many for all connections together.
+struct Limits {
+    /// Of torrents that are on their way to us, and of large ones among them.
+    adding: Semaphore,
     large: Arc<Semaphore>,
+    /// Of other requests that are long.
+    long: Arc<Semaphore>,
 }
 
-impl Default for Adding {
-    fn default() -> Adding {
-        Adding { all: Semaphore::new(ADDED_MAX), large: Arc::new(Semaphore::new(1)) }
+impl Default for Limits {
+    fn default() -> Limits {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Limits { adding: Semaphore::new(ADDED_MAX), large: places(1), long: places(LONG_MAX) }
     }
 }
 
@@ -189,21 +203,27 @@ impl tower_service::Service<http::Request<Body>> for Calls {
 }
 
 async fn answer(calls: Calls, request: http::Request<Body>) -> http::Response<Body> {
-    let Calls { session, status_only, adding } = calls;
+    let Calls { session, status_only, limits } = calls;
     let path = request.uri().path().to_owned();
+    // Short, for so many lines.
+    let l = &*limits;
     match path.as_str() {
-        "/ezio.EZIO/GetTorrentStatus" => unary(session, request, status).await,
-        "/ezio.EZIO/GetVersion" => unary(session, request, |_, _: Empty| Ok(version())).await,
-        "/ezio.Node/GetDetails" => unary(session, request, details).await,
-        "/ezio.Node/Watch" => watch(session, request).await,
+        "/ezio.EZIO/GetTorrentStatus" => unary(l, session, request, status).await,
+        "/ezio.EZIO/GetVersion" => unary(l, session, request, |_, _: Empty| Ok(version())).await,
+        "/ezio.Node/GetDetails" => unary(l, session, request, details).await,
+        "/ezio.Node/Watch" => watch(l, session, request).await,
         _ if status_only => {
             Status::unimplemented("this EZIO was started for its torrents only").into_http()
         }
-        "/ezio.EZIO/Shutdown" => unary(session, request, shutdown).await,
-        "/ezio.EZIO/AddTorrent" => added(session, request, &adding).await,
-        "/ezio.EZIO/PauseTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, true))).await,
-        "/ezio.EZIO/ResumeTorrent" => unary(session, request, |s, r| Ok(pause(s, &r, false))).await,
-        "/ezio.Node/Remove" => unary(session, request, remove).await,
+        "/ezio.EZIO/Shutdown" => unary(l, session, request, shutdown).await,
+        "/ezio.EZIO/AddTorrent" => added(l, session, request).await,
+        "/ezio.EZIO/PauseTorrent" => {
+            unary(l, session, request, |s, r| Ok(pause(s, &r, true))).await
+        }
+        "/ezio.EZIO/ResumeTorrent" => {
+            unary(l, session, request, |s, r| Ok(pause(s, &r, false))).await
+        }
+        "/ezio.Node/Remove" => unary(l, session, request, remove).await,
         _ => Status::unimplemented("neither ezio.EZIO nor ezio.Node has such a call").into_http(),
     }
 }
@@ -272,7 +292,9 @@ fn pause(session: &Session, request: &HashRequest, paused: bool) -> Empty {
     Empty {}
 }
 
+/// Takes a request without a torrent, which is short: few of those that are not, and none for ever.
 async fn unary<M1, M2>(
+    limits: &Limits,
     session: Arc<Session>,
     request: http::Request<Body>,
     work: fn(&Session, M1) -> Result<M2, Status>,
@@ -281,19 +303,23 @@ where
     M1: Message + Default + Send + 'static,
     M2: Message + Default + Send + 'static,
 {
-    unary_up_to(REQUEST_LEN_MAX, session, request, work).await
+    let place = large::Place::new(SHORT_LEN_MAX, &limits.long);
+    let request = request.map(|body| place.measure(body));
+    let work = unary_up_to(REQUEST_LEN_MAX, session, request, work);
+    let late = |_| Status::deadline_exceeded("the request did not come in time").into_http();
+    tokio::time::timeout(CALL_TIME_MAX, work).await.unwrap_or_else(late)
 }
 
 /// Takes a torrent, which may be large: few at a time, and none for ever.
 async fn added(
+    limits: &Limits,
     session: Arc<Session>,
     request: http::Request<Body>,
-    adding: &Adding,
 ) -> http::Response<Body> {
     let work = async {
         // The semaphore is never closed.
-        let _place = adding.all.acquire().await;
-        let place = large::Place::new(&adding.large);
+        let _place = limits.adding.acquire().await;
+        let place = large::Place::new(SMALL_MAX, &limits.large);
         let request = request.map(|body| place.measure(body));
         unary_up_to(MESSAGE_LEN_MAX, session, request, add).await
     };
@@ -321,18 +347,44 @@ where
         .await
 }
 
-async fn watch(session: Arc<Session>, request: http::Request<Body>) -> http::Response<Body> {
-    tonic::server::Grpc::new(ProstCodec::<Everything, UpdateRequest>::default())
-        .max_encoding_message_size(MESSAGE_LEN_MAX)
-        .server_streaming(Watch(session), request)
-        .await
+async fn watch(
+    limits: &Limits,
+    session: Arc<Session>,
+    request: http::Request<Body>,
+) -> http::Response<Body> {
+    let place = large::Place::new(SHORT_LEN_MAX, &limits.long);
+    let request = request.map(|body| place.measure(body));
+    let work = async {
+        tonic::server::Grpc::new(ProstCodec::<Everything, UpdateRequest>::default())
+            .max_decoding_message_size(REQUEST_LEN_MAX)
+            .max_encoding_message_size(MESSAGE_LEN_MAX)
+            .server_streaming(Watch(session, place), request)
+            .await
+    };
+    // It is answered as soon as the request has come; the rest follows.
+    let late = |_| Status::deadline_exceeded("the request did not come in time").into_http();
+    tokio::time::timeout(CALL_TIME_MAX, work).await.unwrap_or_else(late)
 }
+
+/// Forgets what is no hash: an empty one takes two bytes to send, and twelve times as much to keep.
+fn keep_little(request: &mut UpdateRequest) {
+    let all = request.hashes.is_empty();
+    request.hashes.retain(|hash| hash.len() == HASH_LEN);
+    if !all && request.hashes.is_empty() {
+        // Who asks for what there is not is told of nothing.
+        request.hashes.push(String::new());
+    }
+    request.hashes.shrink_to_fit();
+}
+
+/// Hexadecimal digits of an info-hash.
+const HASH_LEN: usize = 40;
 
 /// How often who watches is told.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// One call that is answered again and again.
-struct Watch(Arc<Session>);
+/// One call that is answered again and again, and its place: what it asks for is kept as long.
+struct Watch(Arc<Session>, large::Place);
 
 impl tower_service::Service<tonic::Request<UpdateRequest>> for Watch {
     type Response = tonic::Response<ReceiverStream<Result<Everything, Status>>>;
@@ -344,10 +396,13 @@ impl tower_service::Service<tonic::Request<UpdateRequest>> for Watch {
     }
 
     fn call(&mut self, request: tonic::Request<UpdateRequest>) -> Self::Future {
-        let (session, request) = (Arc::clone(&self.0), request.into_inner());
+        let (session, mut request) = (Arc::clone(&self.0), request.into_inner());
+        keep_little(&mut request);
+        let place = self.1.clone();
         // Who does not read is told no more until it has read.
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
+            let _place = place;
             while !session.is_stopped() {
                 let (asked, request) = (Arc::clone(&session), request.clone());
                 let done = tokio::task::spawn_blocking(move || everything(&asked, request));

@@ -3,7 +3,7 @@
 use super::clock::{Clock, Seen};
 use super::messages::{DOWNLOADING, Detail, Peer, SEEDING, Torrent};
 use crate::device::{self, Claim, Purpose, Use};
-use crate::engine::{Content, Job, Notice, PeerStatus, TorrentStatus};
+use crate::engine::{Content, Job, Notice, PeerStatus, Removed, TorrentStatus};
 use crate::inspect::hex;
 use crate::node::{Message, Node, NodeOptions, name_of};
 use crate::preflight::{self, Checks};
@@ -47,8 +47,15 @@ struct Entry {
     paused: bool,
     /// Why it will never be whole.
     error: Option<String>,
-    #[expect(dead_code, reason = "held, not read: nobody mounts the device meanwhile")]
+    held: Held,
+}
+
+/// What keeps others from mounting a device, or writing it.
+#[derive(Default)]
+struct Held {
     claim: Option<Claim>,
+    /// Of one that failed or was removed: tells when nothing is written to it any more.
+    removed: Option<Removed>,
 }
 
 /// Why a torrent is not carried.
@@ -109,7 +116,7 @@ impl Session {
         let metainfo = Metainfo::parse(torrent).context("failed to decode node");
         let metainfo = Arc::new(metainfo.map_err(Refused::Torrent)?);
         let info_hash = metainfo.info_hash();
-        {
+        let failed = {
             let mut inner = self.lock();
             let carried =
                 inner.entries.iter().any(|e| e.info_hash == info_hash && e.error.is_none());
@@ -119,7 +126,11 @@ impl Session {
                     "{name} is carried already; pause or resume it"
                 )));
             }
-        }
+            // One that failed is tried again, on the same device as likely as not.
+            let before = inner.entries.iter_mut().find(|entry| entry.info_hash == info_hash);
+            before.map(|entry| std::mem::take(&mut entry.held)).unwrap_or_default()
+        };
+        failed.let_go();
         // That may take seconds; meanwhile others are answered.
         let opened = self.open(&metainfo, path, seed);
         let mut inner = self.lock();
@@ -195,12 +206,16 @@ impl Session {
     pub(super) fn remove(&self, hash: &str) -> bool {
         let mut inner = self.lock();
         let Inner { node: Some(node), entries, .. } = &mut *inner else { return false };
-        let index = entries.iter().position(|entry| hex(&entry.info_hash) == hash);
-        let removed = index.map(|index| entries.remove(index));
-        if let Some(removed) = &removed {
-            node.remove(removed.info_hash);
-        }
-        removed.is_some()
+        let Some(index) = entries.iter().position(|entry| hex(&entry.info_hash) == hash) else {
+            return false;
+        };
+        let mut entry = entries.remove(index);
+        let removed = node.remove(entry.info_hash);
+        entry.held.removed.get_or_insert(removed);
+        // Its device may be slow; meanwhile others are answered.
+        drop(inner);
+        entry.held.let_go();
+        true
     }
 
     /// What `ezio.EZIO` cannot tell, in the order in which they were added.
@@ -290,7 +305,7 @@ impl Inner {
             finished,
             paused: false,
             error: None,
-            claim,
+            held: Held { claim, removed: None },
         });
         Ok(())
     }
@@ -319,10 +334,9 @@ impl Inner {
             }
             Message::Engine(Notice::Failed(hash, error)) => {
                 let index = index(hash)?;
-                if let Some(node) = &mut self.node {
-                    node.remove(hash);
-                }
+                let removed = self.node.as_mut().map(|node| node.remove(hash));
                 let entry = &mut self.entries[index];
+                entry.held.removed = removed;
                 let why = format!("{error}; what was written there is not usable");
                 (entry.error, entry.finished) = (Some(why.clone()), false);
                 Some(News::Failed(entry.save_path.clone(), why))
@@ -341,6 +355,16 @@ impl Inner {
             let (finished, paused) = (entry.finished, entry.paused || entry.error.is_some());
             entry.clock.observe(now, Seen { sent, received, finished, paused });
         }
+    }
+}
+
+impl Held {
+    /// Gives the device back once nothing is written to it any more.
+    fn let_go(self) {
+        if let Some(removed) = &self.removed {
+            removed.wait();
+        }
+        drop(self.claim);
     }
 }
 

@@ -142,10 +142,11 @@ impl Target for DeviceTarget {
 impl Store for DeviceTarget {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
         let range = offset..offset + buf.len() as u64;
+        // Held while the medium is read: between that and a look at what is kept back, it could be
+        // written, and forgotten here.
+        let head = (range.start < HEAD_LEN as u64).then(|| self.lock());
         self.read_file(range.clone(), buf)?;
-        if range.start < HEAD_LEN as u64
-            && let Some(head) = &self.lock().bytes
-        {
+        if let Some(head) = head.as_ref().and_then(|head| head.bytes.as_ref()) {
             overlay(head, range, buf);
         }
         Ok(())
@@ -177,6 +178,8 @@ fn overlay(head: &[u8], range: Range<u64>, buf: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
     use swarm::layout::Extent;
 
     fn target(extents: &[(u64, u64)], len: u64) -> (tempfile::NamedTempFile, DeviceTarget) {
@@ -239,6 +242,33 @@ mod tests {
         let after = std::fs::read(file.path()).unwrap();
         assert_eq!(after[..16_384], [0xee; 16_384]);
         assert_eq!(after[16_384..32_768], [5; 16_384]);
+    }
+
+    #[test]
+    fn who_reads_the_head_while_it_is_written_reads_no_zeros() {
+        const LEN: usize = 1 << 20;
+        let (_file, target) = target(&[(0, LEN as u64)], LEN as u64);
+        let over = AtomicBool::new(false);
+        target.expect_content().unwrap();
+        let zeros = thread::scope(|scope| {
+            let reader = || {
+                let (mut found, mut wrong) = (vec![0; LEN], false);
+                while !wrong && !over.load(Ordering::Relaxed) {
+                    target.read_at(0, &mut found).unwrap();
+                    wrong = found[..HEAD_LEN] != [0xee; HEAD_LEN];
+                }
+                wrong
+            };
+            let readers = [scope.spawn(reader), scope.spawn(reader)];
+            for _ in 0..200 {
+                target.expect_content().unwrap();
+                target.write(16_384, &[&[5; 16_384]]).unwrap();
+                target.finish().unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+            readers.map(|reader| reader.join().unwrap())
+        });
+        assert_eq!(zeros, [false, false]);
     }
 
     #[test]

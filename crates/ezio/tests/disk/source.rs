@@ -1,8 +1,8 @@
 //! Sources that cannot be read everywhere.
 
-use super::{PIECE_LEN, Served, image, text};
+use super::{PIECE_LEN, Served, Target, image, text};
 use lab::TestDisk;
-use lab::disk::{Failure, Model};
+use lab::disk::{Failure, Fault, Model};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
@@ -37,6 +37,23 @@ fn a_piece_that_the_source_cannot_read_keeps_nobody_from_the_others() {
     // The server goes on.
     served.server.running.signal("TERM").unwrap();
     assert_eq!(served.server.running.code().unwrap(), Some(0));
+}
+
+/// Of the source, and of a target that is read again: what comes in parts is read to its end.
+#[test]
+fn short_reads_are_read_to_their_end() {
+    lab::require!(TestDisk::NEEDS);
+    let (dir, image) = image();
+    let source = TestDisk::of(&dir.path().join("disk.img"), Model::Instant).unwrap();
+    let served = Served::from(source.path(), image, dir);
+    let target = Target::file(served.dir.path());
+    for disk in [&source, &target.disk] {
+        disk.fail(Failure::read(..).with(Fault::Short));
+    }
+    let args = ["deploy", &served.url, "--verify", "--to", text(target.path())];
+    let client = super::Process::new(lab::Running::start(super::ezio(), &args).unwrap());
+    client.ends_well();
+    assert!(target.bytes() == served.image);
 }
 
 /// It is noticed by whoever gets the piece, said on both sides, and no reason not to take all others

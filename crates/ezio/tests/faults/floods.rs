@@ -117,6 +117,33 @@ fn extension_messages_of_the_largest_size() {
     check_talk(Message::Extended { id: 77, payload: vec![0; 64 << 10] });
 }
 
+/// The scheduler has something to do with each of them, and as many wait for it as may.
+#[test]
+fn messages_of_ours_of_the_largest_size_on_many_connections() {
+    let mut payload = b"d1:xl".to_vec();
+    payload.extend(b"i1e".repeat(21_000));
+    payload.extend(b"ee");
+    let mut bytes = Vec::new();
+    for _ in 0..16 {
+        Message::Extended { id: swarm::wire::extension::XG_ID, payload: payload.clone() }
+            .encode(&mut bytes);
+    }
+    check_flood(move |port, image| {
+        thread::scope(|scope| {
+            for name in 1..25 {
+                let bytes = &bytes;
+                scope.spawn(move || -> io::Result<()> {
+                    let mut conn = Conn::meet(port, image, name, Skill::Extended)?;
+                    conn.say(&Message::HaveNone)?;
+                    conn.hello(&Hello { xg_id: Some(1), ..Hello::default() })?;
+                    shout(&mut conn, bytes)
+                });
+            }
+        });
+        Ok(())
+    });
+}
+
 #[test]
 fn ten_thousand_connections_that_open_and_close() {
     let world = World::new(LEN);

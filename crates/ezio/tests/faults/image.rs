@@ -25,7 +25,21 @@ impl Image {
     pub(crate) fn new(dir: &Path, len: usize, trackers: &[String]) -> Image {
         let mut bytes = vec![0; len];
         Random::new(u64::from(std::process::id())).fill(&mut bytes);
-        let layout = Layout::new(vec![Extent { offset: 0, len: len as u64 }]).unwrap();
+        let whole = vec![Extent { offset: 0, len: len as u64 }];
+        Image::of(dir, bytes, whole, trackers)
+    }
+
+    /// An image of `count` sectors, each of them behind one that is not used.
+    pub(crate) fn in_parts(dir: &Path, count: usize) -> Image {
+        let sector = |i| Extent { offset: i as u64 * 1024, len: 512 };
+        Image::of(dir, vec![7; count * 1024], (0..count).map(sector).collect(), &[])
+    }
+
+    /// The device of these bytes, of which `extents` are used.
+    fn of(dir: &Path, device: Vec<u8>, extents: Vec<Extent>, trackers: &[String]) -> Image {
+        let layout = Layout::new(extents).unwrap();
+        let part = |e: &Extent| &device[e.offset as usize..e.end() as usize];
+        let bytes = layout.extents().iter().map(part).collect::<Vec<_>>().concat();
         let hashes: Vec<Digest> = bytes.chunks(PIECE as usize).map(ezio::sha1::digest).collect();
         let draft = Draft {
             name: &["image"],
@@ -50,7 +64,7 @@ impl Image {
             path: dir.join("image"),
             torrent: dir.join("image.torrent"),
         };
-        std::fs::write(&image.path, &*image.bytes).unwrap();
+        std::fs::write(&image.path, device).unwrap();
         std::fs::write(&image.torrent, torrent).unwrap();
         image
     }

@@ -228,6 +228,50 @@ fn messages_of_the_largest_size() {
     });
 }
 
+/// Requests of the largest size, none of which ever ends, and some that do and stand for more than they
+/// are: hashes without digits. Those who watch are remembered with theirs.
+#[test]
+fn requests_of_the_largest_size() {
+    const CONNS: usize = 20;
+    check_flood(|over| {
+        let mut conns: Vec<TcpStream> = (0..CONNS).filter_map(|_| dial().ok()).collect();
+        conns.retain_mut(|conn| conn.write_all(&preface()).is_ok());
+        for number in 0..30_u32 {
+            let ends = number % 3 == 1;
+            let path = match number % 3 {
+                0 => "/ezio.EZIO/GetTorrentStatus",
+                1 => "/ezio.Node/Watch",
+                _ => "/ezio.Node/GetDetails",
+            };
+            let call = long_call(2 * number + 1, path, if ends { 60 << 10 } else { 1 << 20 }, ends);
+            // Slowly, for the window is of all calls of a connection.
+            for part in call.chunks(128 << 10) {
+                conns.retain_mut(|conn| conn.write_all(part).is_ok());
+                thread::sleep(Duration::from_millis(10));
+                if over.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+            }
+        }
+        thread::sleep(Duration::from_secs(1));
+        Ok(())
+    });
+}
+
+/// A call whose message has `len` bytes, all of them empty texts; of one that does not end the last is
+/// missing.
+fn long_call(stream: u32, path: &str, len: u32, ends: bool) -> Vec<u8> {
+    let message = [0x0A, 0].repeat(len as usize / 2);
+    let (last, message) = message.split_last().unwrap();
+    let mut call = frame(1, 4, stream, &headers(path));
+    call.extend(frame(0, 0, stream, &[&[0][..], &len.to_be_bytes()].concat()));
+    message.chunks(16 << 10).for_each(|part| call.extend(frame(0, 0, stream, part)));
+    if ends {
+        call.extend(frame(0, 1, stream, &[*last]));
+    }
+    call
+}
+
 /// Headers that never end, and few bytes that stand for many (RFC 7541, 7.3).
 #[test]
 fn headers_without_end() {

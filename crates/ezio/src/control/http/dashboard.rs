@@ -1,6 +1,6 @@
 //! The page for people, what it is fed with, and the orders it gives.
 
-use super::{Server, Shared, answer, json, lock, refuse, text};
+use super::{SLICE_LEN, Server, Shared, answer, json, lock, refuse, spoken, stream, text};
 use crate::control::fleet::{self, Image, Surroundings};
 use axum::Router;
 use axum::body::Body;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use swarm::tracker::percent_encode;
 use tokio::sync::mpsc;
@@ -115,7 +115,7 @@ async fn front(State(server): Shared, headers: HeaderMap) -> Response {
 
 /// A part of the page. Nothing but what comes from here is run, shown or asked.
 fn page(kind: &'static str, content: &'static str) -> Response {
-    let mut response = answer(kind, content.into());
+    let mut response = answer(kind, content);
     let headers = response.headers_mut();
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
                   img-src 'self' data:; base-uri 'none'; form-action 'none'; \
@@ -130,13 +130,19 @@ fn page(kind: &'static str, content: &'static str) -> Response {
 /// Server-sent events: `snapshot`, then a `delta` a second.
 async fn events(State(server): Shared) -> Response {
     match lock(&server.fleet).view() {
-        Some(events) => answer("text/event-stream", Body::new(Events(events))),
+        Some(events) => {
+            let events = Events { events, rest: Bytes::new() };
+            stream("text/event-stream", Body::new(events))
+        }
         None => refuse(StatusCode::SERVICE_UNAVAILABLE, "too many look already"),
     }
 }
 
-/// What a viewer gets, as it comes.
-struct Events(mpsc::Receiver<Bytes>);
+/// What a viewer gets, as it comes, in slices: see [`super::Slices`].
+struct Events {
+    events: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
 
 impl hyper::body::Body for Events {
     type Data = Bytes;
@@ -146,13 +152,20 @@ impl hyper::body::Body for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
+        while self.rest.is_empty() {
+            let Some(event) = ready!(self.events.poll_recv(context)) else {
+                return Poll::Ready(None);
+            };
+            self.rest = event;
+        }
+        let len = self.rest.len().min(SLICE_LEN);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
     }
 }
 
 async fn metrics(State(server): Shared) -> Response {
     let metrics = fleet::metrics(&lock(&server.fleet));
-    answer("text/plain; version=0.0.4; charset=utf-8", metrics.into())
+    spoken("text/plain; version=0.0.4; charset=utf-8", metrics)
 }
 
 async fn summary(State(server): Shared) -> Response {
@@ -169,7 +182,7 @@ async fn machines(State(server): Shared) -> Response {
 
 async fn report_html(State(server): Shared) -> Response {
     let page = fleet::html(&lock(&server.fleet));
-    let mut response = answer("text/html; charset=utf-8", page.into());
+    let mut response = spoken("text/html; charset=utf-8", page);
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; sandbox");
     response.headers_mut().insert(HeaderName::from_static("content-security-policy"), policy);
     response
@@ -190,7 +203,7 @@ async fn report_json(State(server): Shared) -> Response {
 }
 
 fn file(kind: &'static str, content: String, disposition: &'static str) -> Response {
-    let mut response = answer(kind, content.into());
+    let mut response = spoken(kind, content);
     response.headers_mut().insert(CONTENT_DISPOSITION, HeaderValue::from_static(disposition));
     response
 }

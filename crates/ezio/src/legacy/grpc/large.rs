@@ -1,5 +1,5 @@
-//! Torrents of hundreds of megabytes come one at a time: who sends more than a few megabytes waits for the
-//! place of those who do, and is read no further meanwhile.
+//! Large requests come few at a time: who sends more than a little waits for a place of those who do, and
+//! is read no further meanwhile. Torrents of hundreds of megabytes come one at a time.
 
 use hyper::body::{Body, Buf as _, Bytes, Frame};
 use std::future::Future;
@@ -8,23 +8,22 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// Bytes that anybody may send: a torrent of 800 000 pieces.
-pub(super) const SMALL_MAX: usize = 16 << 20;
-
 /// The place of a call among those with large requests. It is taken when it turns out that it is needed,
 /// and given back when this and the body are dropped: after the request was worked on.
 #[derive(Clone)]
 pub(super) struct Place {
+    /// Bytes that anybody may send.
+    small_max: usize,
     large: Arc<Semaphore>,
     taken: Arc<OnceLock<OwnedSemaphorePermit>>,
 }
 
 impl Place {
-    pub(super) fn new(large: &Arc<Semaphore>) -> Place {
-        Place { large: Arc::clone(large), taken: Arc::default() }
+    pub(super) fn new(small_max: usize, large: &Arc<Semaphore>) -> Place {
+        Place { small_max, large: Arc::clone(large), taken: Arc::default() }
     }
 
-    /// `body`, of which no more than [`SMALL_MAX`] and a frame is read before the place is taken.
+    /// `body`, of which no more than `small_max` and a frame is read before the place is taken.
     pub(super) fn measure<B>(&self, body: B) -> Measured<B> {
         let wait = Box::pin(Arc::clone(&self.large).acquire_owned());
         Measured { body, read: 0, place: self.clone(), wait }
@@ -48,7 +47,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Measured<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if self.read > SMALL_MAX && self.place.taken.get().is_none() {
+        if self.read > self.place.small_max && self.place.taken.get().is_none() {
             // The semaphore is never closed.
             if let Ok(permit) = ready!(self.wait.as_mut().poll(context)) {
                 let _ = self.place.taken.set(permit);
@@ -82,11 +81,12 @@ mod tests {
     #[test]
     fn the_second_large_one_waits_for_the_first_and_small_ones_for_nobody() {
         let large = Arc::new(Semaphore::new(1));
-        let (first, second) = (Place::new(&large), Place::new(&large));
+        let place = || Place::new(16 << 20, &large);
+        let (first, second) = (place(), place());
         assert_eq!(now(pin!(read(first.measure(body(40))))), Some(40 << 20));
         let mut waiting = pin!(read(second.measure(body(40))));
         assert_eq!(now(waiting.as_mut()), None, "it was read beside the first");
-        assert_eq!(now(pin!(read(Place::new(&large).measure(body(16))))), Some(16 << 20));
+        assert_eq!(now(pin!(read(place().measure(body(16))))), Some(16 << 20));
         assert_eq!(now(waiting.as_mut()), None, "it was read beside the first");
         drop(first);
         assert_eq!(now(waiting), Some(40 << 20));
