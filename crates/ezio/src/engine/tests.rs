@@ -194,6 +194,7 @@ fn shared() -> Shared {
         torrents: RwLock::default(),
         limits: Limits::new(None),
         links: AtomicUsize::new(0),
+        uplink: AtomicU64::new(0),
     }
 }
 
