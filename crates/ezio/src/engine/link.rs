@@ -71,6 +71,11 @@ impl Link {
         }
     }
 
+    /// Whether blocks came or went.
+    pub(super) fn has_moved_blocks(&self) -> bool {
+        self.received.load(Ordering::Relaxed) > 0 || self.sent.load(Ordering::Relaxed) > 0
+    }
+
     /// A block came or went.
     pub(super) fn touch(&self) {
         *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

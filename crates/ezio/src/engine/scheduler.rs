@@ -647,8 +647,14 @@ impl Scheduler {
             link.peer_id == handshake.peer_id && link.torrent.id == torrent.id && !link.is_closed()
         });
         let twin = twin.map(Arc::clone);
+        // From elsewhere, and under a name that is at work here already: one machine by two networks, or
+        // somebody who took the name to have that connection ended. Whoever dialled gives it up.
+        let apart = twin.as_ref().is_some_and(|twin| {
+            twin.has_moved_blocks() && machine_at(twin.addr) != machine_at(addr)
+        });
+        let twin = twin.filter(|_| outgoing || !apart);
         if let Some(twin) = &twin
-            && !outlives(&self.shared.peer_id, &handshake.peer_id, outgoing)
+            && (apart || !outlives(&self.shared.peer_id, &handshake.peer_id, outgoing))
         {
             if outgoing {
                 let twin = Address::Connected { peer: twin.id, failures: 0 };

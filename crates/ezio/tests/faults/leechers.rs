@@ -1,7 +1,7 @@
 //! Peers that ask our server for what they must not have, or do not take what they asked for. A
 //! client that behaves is served all the same, and the server ends when it is told to.
 
-use crate::peer::{Conn, Skill};
+use crate::peer::{Conn, Skill, id};
 use crate::process::{END_TIME_MAX, eventually};
 use crate::world::{Count, LEN, World};
 use std::io;
@@ -193,4 +193,24 @@ fn the_server_ends_with_its_sockets_full() {
     thread::sleep(Duration::from_millis(300));
     world.server.signal("INT");
     assert_eq!(world.server.code(END_TIME_MAX), Some(0));
+}
+
+/// The name of a peer is no secret: whoever it tells it to could have its connections ended.
+#[test]
+fn a_name_that_somebody_else_took_ends_no_connection() {
+    let world = World::new(LEN);
+    let mut good = leech(&world, 255).unwrap();
+    let fetch = |conn: &mut Conn| {
+        conn.say(&Message::Request(BLOCK))?;
+        conn.wait(|message| matches!(message, Message::Piece(_)).then_some(()))
+    };
+    fetch(&mut good).unwrap();
+    let mut bad = Conn::dial_from([127, 0, 0, 9], world.port).unwrap();
+    bad.greet(world.image.info_hash(), id(255), Skill::Fast).unwrap();
+    bad.handshake().unwrap();
+    bad.say(&Message::Interested).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    fetch(&mut good).unwrap();
+    drop((good, bad));
+    check_good(world);
 }
