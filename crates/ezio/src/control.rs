@@ -19,6 +19,7 @@ pub use fleet::{Ended, Told, Turn};
 pub use http::{HttpConfig, Looked};
 pub use reports::ReportConfig;
 
+use crate::panics::{or_abort, task_or_abort};
 use anyhow::Context as _;
 use interfaces::Interface;
 use std::collections::BTreeMap;
@@ -163,7 +164,7 @@ impl Control {
         let thread = thread::Builder::new()
             .name("control".into())
             .spawn(move || {
-                runtime.block_on(Desk::new(context, config).run(inbox, listeners));
+                or_abort(|| runtime.block_on(Desk::new(context, config).run(inbox, listeners)));
                 // A name that is still being looked up is nobody's business any more.
                 runtime.shutdown_background();
             })
@@ -359,18 +360,18 @@ impl Desk {
         let mut services = JoinSet::new();
         if let Some(config) = self.config.http.take() {
             let server = Arc::new(http::Server::new(config, Arc::clone(&self.context)));
-            services.spawn(http::watch(Arc::clone(&server)));
+            services.spawn(task_or_abort(http::watch(Arc::clone(&server))));
             for listener in listeners {
-                services.spawn(Arc::clone(&server).serve(listener));
+                services.spawn(task_or_abort(Arc::clone(&server).serve(listener)));
             }
             self.pages = Some(server);
         }
         if let Some(port) = self.config.lsd_port {
             let local = self.local.subscribe();
-            services.spawn(lsd::run(Arc::clone(&self.context), port, local));
+            services.spawn(task_or_abort(lsd::run(Arc::clone(&self.context), port, local)));
         }
         if let Some(config) = self.config.report.take() {
-            services.spawn(reports::send(Arc::clone(&self.context), config));
+            services.spawn(task_or_abort(reports::send(Arc::clone(&self.context), config)));
         }
         while let Some(command) = inbox.recv().await {
             match command {
@@ -401,7 +402,7 @@ impl Desk {
         for tiers in torrent.trackers.chunks(at_once) {
             let (context, torrent) = (Arc::clone(&self.context), Arc::clone(&torrent));
             let announcer = announce::run(context, torrent, tiers.to_vec(), wish.subscribe());
-            self.announcers.spawn(announcer);
+            self.announcers.spawn(task_or_abort(announcer));
         }
         self.torrents.insert(torrent.info_hash, (torrent, wish));
         self.tell_local(false);

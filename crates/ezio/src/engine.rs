@@ -25,6 +25,7 @@ mod tcp;
 mod throttle;
 mod writer;
 
+use crate::panics::or_abort;
 use crate::store::{Store, StoreError, Target};
 use connect::Connector;
 pub(crate) use connect::listen_on_all as listen;
@@ -543,21 +544,6 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<Joi
         .name(name.to_owned())
         .spawn(move || or_abort(work))
         .with_context(|| format!("start the thread `{name}`"))
-}
-
-/// Does `work`; should it panic, the process ends. A node that lacks one of its threads would
-/// neither finish nor fail.
-fn or_abort(work: impl FnOnce()) {
-    struct Guard;
-    impl Drop for Guard {
-        fn drop(&mut self) {
-            if thread::panicking() {
-                std::process::abort();
-            }
-        }
-    }
-    let _guard = Guard;
-    work();
 }
 
 /// A client's letters and version (BEP 20), then chance.

@@ -22,6 +22,7 @@ pub mod logs;
 pub mod magnet;
 mod names;
 pub mod node;
+mod panics;
 pub mod preflight;
 mod screen;
 pub mod serve;

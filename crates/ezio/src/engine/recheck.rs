@@ -1,7 +1,8 @@
 //! Looks for pieces that are on a target already: of an interrupted run, or of an older image.
 
-use super::{Carried, Input, Inputs, or_abort};
+use super::{Carried, Input, Inputs};
 use crate::hashing::Hashing;
+use crate::panics::or_abort;
 use crate::store::SomePieces;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 

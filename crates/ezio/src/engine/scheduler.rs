@@ -10,9 +10,10 @@ use super::pex::Gossip;
 use super::pieces::{Arriving, Buffer, Pool};
 use super::{
     Carried, Content, Have, Input, Inputs, Job, Memory, Notice, PeerStatus, Shared, Status,
-    TorrentStatus, node_of, or_abort, reader, recheck, writer,
+    TorrentStatus, node_of, reader, recheck, writer,
 };
 use crate::inspect::hex;
+use crate::panics::or_abort;
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
