@@ -133,12 +133,16 @@ impl Browser {
 
     fn try_start() -> anyhow::Result<Browser> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that it chooses itself for IPv4 may be taken for IPv6, where hundreds of connections are open,
+        // and then it ends.
+        let port = lab::free_port();
         let profile = tempfile::tempdir()?;
         // The namespace ends with its first process, which ends with this one: no browser stays
         // behind, however the test ends.
         let mut driver = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--mount-proc"])
-            .args(["--kill-child", "chromedriver", "--port=0"])
+            .args(["--kill-child", "chromedriver"])
+            .arg(format!("--port={port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

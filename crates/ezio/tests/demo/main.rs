@@ -19,7 +19,11 @@ impl Home {
         let all = |path: &Path| std::fs::set_permissions(path, Permissions::from_mode(0o777));
         all(dir.path()).unwrap();
         // Where it was built, others may not be allowed to look.
-        std::fs::copy(env!("CARGO_BIN_EXE_ezio"), dir.path().join("ezio")).unwrap();
+        // Not copied by this process: a child that another test starts meanwhile would hold the file open
+        // for writing for a moment, and nobody could execute it (ETXTBSY).
+        let mut copy = Command::new("cp");
+        copy.arg(env!("CARGO_BIN_EXE_ezio")).arg(dir.path().join("ezio"));
+        assert!(copy.status().unwrap().success());
         std::fs::create_dir(dir.path().join("tmp")).unwrap();
         all(&dir.path().join("tmp")).unwrap();
         Home { dir }
