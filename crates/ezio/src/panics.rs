@@ -25,12 +25,26 @@ pub(crate) async fn task_or_abort(task: impl Future<Output = ()>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::time::Duration;
 
     /// What this test runs in a process of its own.
     const PANICS: &str = "EZIO_TEST_PANICS_IN_A_TASK";
+
+    /// Runs the test `name` in a process of its own, which `variable` tells that it is one, and which has to
+    /// fail. Returns what it said.
+    #[track_caller]
+    pub(crate) fn end_of(name: &str, variable: &str) -> String {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", name])
+            .env(variable, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "it went on: {said}");
+        said
+    }
 
     #[test]
     fn a_panic_in_a_task_ends_the_process() {
@@ -45,13 +59,7 @@ mod tests {
             });
             return;
         }
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--nocapture", "a_panic_in_a_task_ends_the_process"])
-            .env(PANICS, "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = end_of("a_panic_in_a_task_ends_the_process", PANICS);
         assert!(said.contains("nobody has thought of this"), "{said}");
-        assert!(!output.status.success(), "it went on: {said}");
     }
 }
