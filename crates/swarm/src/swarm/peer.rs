@@ -67,8 +67,8 @@ pub(crate) struct Peer {
     /// What we told it last.
     pub(crate) told_interested: bool,
     pub(crate) told_load: u8,
-    /// Bytes asked for and not yet here.
-    pub(crate) outstanding: u64,
+    /// Units asked for and not yet here.
+    pub(crate) outstanding: u32,
     /// Not asked for anything before that time: it was too slow.
     pub(crate) avoid_until: Time,
     pub(crate) strikes: u32,
@@ -240,7 +240,7 @@ impl Meter {
 }
 
 /// What a client that does not say `reqq` takes: libtorrent's default.
-const REQQ_UNSAID: u32 = 250;
+pub(crate) const REQQ_UNSAID: u32 = 250;
 
 #[cfg(test)]
 mod tests {

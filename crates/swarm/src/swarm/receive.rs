@@ -1,7 +1,7 @@
 //! The receiving side: what to ask for, from whom, and when to give up.
 
 use super::connect::HOPS_MAX;
-use super::peer::Peer;
+use super::peer::{Peer, REQQ_UNSAID};
 use super::torrent::{Active, Lease, State, Torrent, UNIT};
 use super::{Action, PeerId, Reason, Run, Swarm, TorrentId};
 use crate::picker::{self, Candidate};
@@ -160,7 +160,7 @@ impl Swarm {
             active.offered = true;
             torrent.arriving.push(piece);
         }
-        peer.outstanding = peer.outstanding.saturating_sub(u64::from(len));
+        peer.outstanding = peer.outstanding.saturating_sub(range.len() as u32);
         peer.strikes = 0;
         if active.leases.len() > 1 {
             self.cancel_copies(torrent_id, piece, id, &range);
@@ -407,42 +407,40 @@ impl Swarm {
             duplicate,
         });
         if !gradual {
-            self.ask_more(id, u64::MAX);
+            self.ask_more(id, u32::MAX);
         }
         self.refresh_open(torrent_id, piece);
         self.dirty = true;
         bytes
     }
 
-    /// Requests up to `room` bytes of what is leased from `id` and not requested yet.
-    fn ask_more(&mut self, id: PeerId, room: u64) -> u64 {
-        let Some(peer) = self.peers.get(&id) else { return 0 };
-        let block = if peer.is_own() { self.block_len().min(peer.block) } else { UNIT };
+    /// Requests up to `room` units of what is leased from `id` and not requested yet. Returns how
+    /// many.
+    fn ask_more(&mut self, id: PeerId, room: u32) -> u32 {
+        let own_block = self.block_len();
+        let Some(peer) = self.peers.get_mut(&id) else { return 0 };
+        let block = if peer.is_own() { own_block.min(peer.block) } else { UNIT };
         let Some(torrent) = self.torrents.get_mut(&peer.torrent) else { return 0 };
-        let most = u32::try_from(room / u64::from(UNIT)).unwrap_or(u32::MAX).max(1);
-        let (mut asked, mut runs) = (0, Vec::new());
+        let mut asked = 0;
         let mut leased: Vec<(u32, Range<u32>)> = Vec::new();
         for (&piece, active) in &mut torrent.active {
-            for lease in &mut active.leases {
-                if lease.peer == id && lease.asked_to < lease.units.end {
-                    let end = lease.units.end.min(lease.asked_to.saturating_add(most));
+            for lease in active.leases.iter_mut().filter(|lease| lease.peer == id) {
+                let end = lease.units.end.min(lease.asked_to.saturating_add(room - asked));
+                if lease.asked_to < end {
+                    asked += end - lease.asked_to;
                     leased.push((piece, lease.asked_to..end));
                     lease.asked_to = end;
                 }
             }
-            if !leased.is_empty() && room != u64::MAX {
+            if asked == room {
                 break;
             }
         }
         for (piece, units) in leased {
-            let len = torrent.bytes(piece, &units);
-            runs.push(Run { piece, begin: torrent.offset(piece, units.start), len, block });
-            asked += u64::from(len);
+            let (begin, len) = (torrent.offset(piece, units.start), torrent.bytes(piece, &units));
+            self.out.push(Action::Request(id, Run { piece, begin, len, block }));
         }
-        self.out.extend(runs.into_iter().map(|run| Action::Request(id, run)));
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.outstanding += asked;
-        }
+        peer.outstanding += asked;
         asked
     }
 
@@ -459,12 +457,13 @@ impl Swarm {
         let asked: Vec<_> = asked
             .filter(|(_, units)| units.start < units.end)
             .map(|(peer, units)| {
-                (peer, torrent.offset(piece, units.start), torrent.bytes(piece, &units))
+                let len = torrent.bytes(piece, &units);
+                (peer, torrent.offset(piece, units.start), len, units.len() as u32)
             })
             .collect();
-        for (other, begin, len) in asked {
+        for (other, begin, len, units) in asked {
             let Some(peer) = self.peers.get_mut(&other) else { continue };
-            peer.outstanding = peer.outstanding.saturating_sub(u64::from(len));
+            peer.outstanding = peer.outstanding.saturating_sub(units);
             let block = if peer.is_own() { block.min(peer.block) } else { UNIT };
             self.out.push(Action::Cancel(other, Run { piece, begin, len, block }));
         }
@@ -533,8 +532,7 @@ impl Swarm {
         if let (Some(&first), Some(&last)) = (waiting.first(), waiting.last()) {
             let (begin, len) =
                 (torrent.offset(piece, first), torrent.bytes(piece, &(first..last + 1)));
-            let bytes: u32 = waiting.iter().map(|&u| torrent.bytes(piece, &(u..u + 1))).sum();
-            peer.outstanding = peer.outstanding.saturating_sub(bytes.into());
+            peer.outstanding = peer.outstanding.saturating_sub(waiting.len() as u32);
             if cancel {
                 self.out.push(Action::Cancel(id, Run { piece, begin, len, block }));
             }
@@ -578,9 +576,9 @@ impl Swarm {
                 }
             }
         }
-        let asked: u64 = self.peers.values().map(|peer| peer.outstanding).sum();
+        let asked: u64 = self.peers.values().map(|peer| u64::from(peer.outstanding)).sum();
         let several = stalled.iter().any(|(id, _)| *id != stalled[0].0);
-        if several && came < asked {
+        if several && came < asked * u64::from(UNIT) {
             // It may still wait behind the rest of what was asked for: then the link was too slow for
             // us, and not the peers. One that is silent alone is to blame itself.
             let longest = self.torrents.values().map(|torrent| torrent.piece_len).max();
@@ -636,10 +634,11 @@ impl Swarm {
         }
     }
 
-    /// Bytes a stranger may owe us: a MiB, or 20 ms of what it gives, within what it lets wait.
-    fn outstanding_max(&self, peer: &Peer) -> u64 {
-        let deep = (1 << 20).max(self.down.rate / 50);
-        deep.min(u64::from(peer.reqq.min(250)) * u64::from(UNIT))
+    /// Units a stranger may owe us: a MiB, or 20 ms of what it gives, within what it lets wait. Each
+    /// is a request, a short one at a piece's end as well.
+    fn outstanding_max(&self, peer: &Peer) -> u32 {
+        let deep = (1 << 20).max(self.down.rate / 50) / u64::from(UNIT);
+        u32::try_from(deep).unwrap_or(u32::MAX).min(peer.reqq.min(REQQ_UNSAID))
     }
 
     /// The block to ask our own nodes for: about 8 ms of the link.

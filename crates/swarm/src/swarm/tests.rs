@@ -350,6 +350,23 @@ fn strangers_are_asked_in_blocks_of_16_kib_within_their_limit() {
 }
 
 #[test]
+fn a_short_block_is_a_request_like_any_other() {
+    let mut node = Node::new(Start::Empty, 1);
+    node.on(Event::Remove(T));
+    let (len, start) = (9 * u64::from(UNIT) + 1, Start::Empty);
+    let spec = TorrentSpec { len, piece_len: UNIT, start, private: false, metadata_len: 0 };
+    node.on(Event::Add(T, spec));
+    let peer = node.connect(1, true);
+    let hello = Hello { reqq: Some(7), ..Hello::default() };
+    node.on(Event::Message(peer, Message::Extended { id: 0, payload: hello.encode() }));
+    node.on(Event::Message(peer, Message::Unchoke));
+    // The byte at the end first.
+    let actions = [9, 0, 1, 2, 3, 4, 5, 6, 7]
+        .map(|piece| node.on(Event::Message(peer, Message::Have(piece))));
+    assert_eq!(requested(&actions.concat(), peer), [9, 0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
 fn a_stranger_is_asked_again_when_room_has_come() {
     let mut node = Node::new(Start::Empty, 40);
     node.swarm.config.budget = 2 * u64::from(PIECE);
