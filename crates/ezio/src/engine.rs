@@ -14,6 +14,7 @@
 
 mod connect;
 mod disk;
+mod inputs;
 mod link;
 mod pace;
 mod pex;
@@ -30,6 +31,7 @@ use crate::store::{Store, StoreError, Target};
 use connect::Connector;
 pub(crate) use connect::listen_on_all as listen;
 use disk::Disk;
+use inputs::Inputs;
 use pieces::{Arriving, Buffer, Piece};
 use std::collections::BTreeMap;
 use std::io;
@@ -167,7 +169,8 @@ pub struct Engine {
 }
 
 /// Inputs that may wait for the scheduler. It takes one in a few microseconds, so this is some
-/// milliseconds of work; readers, writers and disk threads wait when it is full.
+/// milliseconds of work; readers, writers and disk threads wait when it is full. What peers' messages
+/// have of bytes is bounded beside that, see [`inputs`].
 const INPUTS_MAX: usize = 4096;
 
 impl Engine {
@@ -179,8 +182,7 @@ impl Engine {
         config: &EngineConfig,
         notices: impl Fn(Notice) + Send + 'static,
     ) -> anyhow::Result<Engine> {
-        let (sender, receiver) = sync_channel(INPUTS_MAX);
-        let inputs = Inputs(sender);
+        let (inputs, receiver) = inputs::channel(INPUTS_MAX);
         let shared = Arc::new(Shared {
             peer_id: new_peer_id()?,
             torrents: RwLock::default(),
@@ -525,17 +527,6 @@ enum Input {
         piece: u32,
     },
     Stop,
-}
-
-/// The scheduler's door.
-#[derive(Clone)]
-struct Inputs(SyncSender<Input>);
-
-impl Inputs {
-    /// Waits while the scheduler has too much to do. Once it has ended there is nobody to tell.
-    fn send(&self, input: Input) {
-        let _ = self.0.send(input);
-    }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {

@@ -31,7 +31,7 @@ pub(super) fn run(link: &Link, pool: &Arc<Pool>, inputs: &Inputs, shared: &Share
 const BUFFER_LEN: usize = 16 << 10;
 
 /// Longest extended message (BEP 10) that the scheduler hears of, several times the longest that anybody
-/// has reason to send us: 50 peers that came and 50 that went. Thousands may wait there.
+/// has reason to send us: 50 peers that came and 50 that went. Longer ones would take others' room there.
 const EXTENDED_MAX: usize = 8 << 10;
 
 /// The id of a bitfield (BEP 3).
@@ -86,6 +86,10 @@ impl Reader<'_> {
         if self.end == self.buffer.len() {
             // A bitfield, whose length the decoder has found to be allowed.
             self.buffer.resize(2 * self.end, 0);
+        } else if self.end < BUFFER_LEN && self.buffer.len() > BUFFER_LEN {
+            // It has been taken. Every connection would keep its room, of megabytes for some torrents.
+            self.buffer.truncate(BUFFER_LEN);
+            self.buffer.shrink_to_fit();
         }
         match (&self.link.stream).read(&mut self.buffer[self.end..]) {
             Ok(0) => Ok(false),

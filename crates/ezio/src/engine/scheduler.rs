@@ -5,6 +5,7 @@
 
 use super::connect::Connector;
 use super::disk::Disk;
+use super::inputs::Waiting;
 use super::link::Link;
 use super::pex::Gossip;
 use super::pieces::{Arriving, Buffer, Pool};
@@ -158,11 +159,13 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn run(mut self, receiver: Receiver<Input>) {
+    pub(super) fn run(mut self, receiver: Receiver<Waiting>) {
         loop {
             match receiver.recv_timeout(self.timeout()) {
-                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(input) => self.take(input),
+                Ok(Waiting { input: Input::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => {
+                    break;
+                }
+                Ok(waiting) => self.take(waiting.input),
                 Err(RecvTimeoutError::Timeout) => self.handle(Event::Tick),
             }
             if self.published.elapsed() >= STATUS_PERIOD {

@@ -162,9 +162,9 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
     let (link, mut peer) = link_of_a_source(64 << 10, dir.path());
     link.with_outbox(|outbox| outbox.allow(u64::MAX));
     let pool = Arc::new(pieces::Pool::new(1 << 20));
-    let (sender, receiver) = sync_channel(REQUESTS as usize + 10);
+    let (inputs, receiver) = inputs::channel(REQUESTS as usize + 10);
     thread::scope(|scope| {
-        scope.spawn(|| reader::run(&link, &pool, &Inputs(sender), &shared));
+        scope.spawn(|| reader::run(&link, &pool, &inputs, &shared));
         let mut bytes = Vec::new();
         for _ in 0..REQUESTS {
             let block = Block { piece: 0, begin: 0, len: 16 << 10 };
@@ -178,7 +178,7 @@ fn the_scheduler_hears_of_a_request_before_it_is_served() {
                 served += u64::from(run.len);
             }
             drop(outbox);
-            heard += receiver.try_iter().map(|input| requested(&input)).sum::<u64>();
+            heard += receiver.try_iter().map(|waiting| requested(&waiting.input)).sum::<u64>();
             unheard += u32::from(heard < served);
         }
         // First: a reader that goes on would keep a failed test from ending.
@@ -237,9 +237,9 @@ fn what_a_peer_took_before_it_left_is_counted() {
             outbox.allow(u64::MAX);
             outbox.request(Block { piece, begin: 0, len: LEN }).unwrap();
         });
-        let (sender, _receiver) = sync_channel(10);
+        let (inputs, _receiver) = inputs::channel(10);
         thread::scope(|scope| {
-            scope.spawn(|| writer::run(&link, &Inputs(sender), &shared));
+            scope.spawn(|| writer::run(&link, &inputs, &shared));
             let mut taken = vec![0; 13 + LEN as usize / 2];
             peer.read_exact(&mut taken).unwrap();
             // It has unread bytes: the other end is told at once that nobody takes them.
