@@ -116,6 +116,15 @@ impl Bitfield {
         gone
     }
 
+    /// Takes out all that is in `other`, too.
+    ///
+    /// # Panics
+    /// If the sets have different lengths.
+    pub fn remove_all(&mut self, other: &Bitfield) {
+        self.count -= self.count_both(other);
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+    }
+
     /// The members in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         members(self.words.iter().copied())
@@ -204,6 +213,10 @@ mod tests {
             }
             prop_assert!(field.iter().eq(set.iter().copied()));
             let full = Bitfield::full(len);
+            let mut others = full.clone();
+            others.remove_all(&field);
+            prop_assert!(others.iter().eq((0..len).filter(|index| !set.contains(index))));
+            prop_assert_eq!(others.count(), len - field.count());
             prop_assert_eq!(full.count() as usize, full.iter().count());
             prop_assert!(field.iter_both(&full).eq(set.iter().copied()));
             prop_assert_eq!(field.count_both(&full), field.count());

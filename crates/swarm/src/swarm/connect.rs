@@ -124,12 +124,13 @@ impl Swarm {
             // BEP 3 wants it first, if at all. aria2 sends one whenever it is shorter than the haves
             // that it stands for, so it is taken like those: it adds, and takes nothing back.
             Message::Bitfield(bytes) => match Bitfield::from_bytes(&bytes, peer.have.len()) {
-                Some(field) => self.gain_all(id, &field),
+                Some(field) => self.gain_all(id, field),
                 None => self.close(id, Reason::Nonsense("a bitfield of another length")),
             },
+            Message::HaveAll if peer.have.all() => {}
             Message::HaveAll => {
                 let all = Bitfield::full(peer.have.len());
-                self.gain_all(id, &all);
+                self.gain_all(id, all);
             }
             Message::HaveNone => {}
             Message::Reject(block) => self.on_reject(id, block),
@@ -178,7 +179,7 @@ impl Swarm {
             peer.source = hello.seed;
             if hello.seed {
                 let all = Bitfield::full(peer.have.len());
-                self.gain_all(id, &all);
+                self.gain_all(id, all);
             }
             self.tell_lost(id);
         } else {
@@ -284,7 +285,11 @@ impl Swarm {
         }
     }
 
-    fn gain_all(&mut self, id: PeerId, field: &Bitfield) {
+    /// The peer has all of these. What it has said before costs next to nothing: in five bytes it may
+    /// say it of millions of pieces, as often as it likes.
+    fn gain_all(&mut self, id: PeerId, mut field: Bitfield) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        field.remove_all(&peer.have);
         for piece in field.iter() {
             self.gain(id, piece);
         }
