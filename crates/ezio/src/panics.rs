@@ -27,20 +27,25 @@ pub(crate) async fn task_or_abort(task: impl Future<Output = ()>) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::process::{Command, Output};
     use std::time::Duration;
 
     /// What this test runs in a process of its own.
     const PANICS: &str = "EZIO_TEST_PANICS_IN_A_TASK";
 
-    /// Runs the test `name` in a process of its own, which `variable` tells that it is one, and which has to
-    /// fail. Returns what it said.
-    #[track_caller]
-    pub(crate) fn end_of(name: &str, variable: &str) -> String {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+    /// Runs the test `name` in a process of its own, which `variable` tells that it is one.
+    pub(crate) fn alone(name: &str, variable: &str) -> Output {
+        Command::new(std::env::current_exe().unwrap())
             .args(["--nocapture", name])
             .env(variable, "1")
             .output()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// As [`alone`], and it has to fail. Returns what it said.
+    #[track_caller]
+    pub(crate) fn end_of(name: &str, variable: &str) -> String {
+        let output = alone(name, variable);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "it went on: {said}");
         said

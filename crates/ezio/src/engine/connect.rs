@@ -94,11 +94,16 @@ impl Connector {
 
     pub(super) fn run(&self, inputs: &Inputs) {
         let mut pending: Vec<Pending> = Vec::new();
+        let mut door = Door::default();
         while !self.closed.load(Ordering::Relaxed) {
-            self.wait(&pending);
+            self.wait(&pending, &door);
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
             self.start_dials(&mut pending, inputs);
-            self.accept(&mut pending);
+            if door.closed_until().is_none()
+                && let Err(error) = self.accept(&mut pending)
+            {
+                door.close(&error);
+            }
             let now = Instant::now();
             for mut connection in std::mem::take(&mut pending) {
                 match connection.step(&self.shared, now) {
@@ -112,15 +117,19 @@ impl Connector {
         }
     }
 
-    fn wait(&self, pending: &[Pending]) {
+    fn wait(&self, pending: &[Pending], door: &Door) {
         let fd = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
         let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
-        fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        let closed_until = door.closed_until();
+        if closed_until.is_none() {
+            fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
         for connection in pending {
             let flags = if connection.out.is_empty() { PollFlags::IN } else { PollFlags::OUT };
             fds.push(fd(rustix::fd::AsFd::as_fd(&connection.stream), flags));
         }
-        let timeout = pending.iter().map(|connection| connection.deadline).min();
+        let deadlines = pending.iter().map(|connection| connection.deadline);
+        let timeout = deadlines.chain(closed_until).min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
         // Whatever it says, all are looked at.
@@ -141,16 +150,51 @@ impl Connector {
         }
     }
 
-    fn accept(&self, pending: &mut Vec<Pending>) {
+    /// Takes in who has come. An error is one of this machine, not of a connection.
+    fn accept(&self, pending: &mut Vec<Pending>) -> io::Result<()> {
         for listener in &self.listeners {
             for _ in 0..ACCEPTED_MAX {
-                // An error is about one connection, or comes again at the next poll.
-                let Ok((stream, addr)) = listener.accept() else { break };
+                let (stream, addr) = match listener.accept() {
+                    Ok(accepted) => accepted,
+                    Err(error) if waits(&error) => break,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                    Err(error) => return Err(error),
+                };
                 let welcome = self.networks.allow(addr.ip()) && make_place(pending);
                 if welcome && stream.set_nonblocking(true).is_ok() {
                     pending.push(Pending::new(stream, addr, None));
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+/// Whether connections are accepted. Without a file descriptor for them, most likely, they stay where
+/// they are, and `poll` would say so again at once and for as long as that lasts.
+#[derive(Default)]
+struct Door {
+    /// When it opened or will open again.
+    opens: Option<Instant>,
+    /// People know that it has been closed: an attacker can have it so again and again.
+    said: bool,
+}
+
+/// Descriptors are given back when connections end: in seconds, if an attacker has them.
+const CLOSED_FOR: Duration = Duration::from_millis(100);
+
+impl Door {
+    fn closed_until(&self) -> Option<Instant> {
+        self.opens.filter(|&opens| opens > Instant::now())
+    }
+
+    fn close(&mut self, error: &io::Error) {
+        self.opens = Some(Instant::now() + CLOSED_FOR);
+        if !self.said {
+            let advice =
+                "if too many files are open, allow more: `ulimit -n`, or LimitNOFILE= in the unit";
+            tracing::warn!(%error, advice, "a connection cannot be accepted now; it will be, later");
+            self.said = true;
         }
     }
 }

@@ -363,6 +363,61 @@ fn a_panic_while_a_target_is_looked_at_ends_the_process() {
     assert!(said.contains("nobody has thought of this"), "{said}");
 }
 
+/// What this test runs in a process of its own.
+const DESCRIPTORS: &str = "EZIO_TEST_HAS_NO_FILE_DESCRIPTORS";
+
+/// It took a core for as long as there were none.
+#[test]
+fn who_comes_while_there_are_no_file_descriptors_waits_and_costs_nothing() {
+    let name = "who_comes_while_there_are_no_file_descriptors_waits_and_costs_nothing";
+    if std::env::var_os(DESCRIPTORS).is_none() {
+        let output = crate::panics::tests::alone(name, DESCRIPTORS);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = crate::logs::LogArgs { file: Some(dir.path().join("log")), ..Default::default() };
+    crate::logs::start(&log, crate::logs::Level::Warn).unwrap();
+    let (metainfo, device) = image(256 << 10);
+    std::fs::write(dir.path().join("source"), device).unwrap();
+    let (node, _notices) = node();
+    node.add(source(&metainfo, &dir.path().join("source"))).unwrap();
+    // It connects without a descriptor that is not there.
+    let peer = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let stat = File::open("/proc/self/stat").unwrap();
+    let all = take_all_descriptors();
+    let before = cpu_ticks(&stat);
+    peer.connect(&node.listening()[0].into()).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let spent = cpu_ticks(&stat) - before;
+    drop(all);
+    let mut peer = TcpStream::from(peer);
+    peer.write_all(&Handshake::new(metainfo.info_hash(), [7; 20]).encode()).unwrap();
+    peer.read_exact(&mut [0; swarm::wire::HANDSHAKE_LEN]).expect("it is served afterwards");
+    assert!(spent < 20, "it was busy for {spent} hundredths of a second");
+    crate::logs::flush();
+    let lines = std::fs::read_to_string(log.file.unwrap()).unwrap();
+    assert_eq!(lines.lines().count(), 1, "{lines}");
+    assert!(lines.contains("Too many open files"), "{lines}");
+}
+
+fn take_all_descriptors() -> Vec<File> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum }).unwrap();
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+/// Ticks of 10 ms that this process has spent on processors: it reads its own line of `/proc`.
+fn cpu_ticks(stat: &File) -> u64 {
+    let mut line = [0; 1024];
+    let len = std::os::unix::fs::FileExt::read_at(stat, &mut line, 0).unwrap();
+    let (_, fields) = str::from_utf8(&line[..len]).unwrap().rsplit_once(") ").unwrap();
+    // In user mode and for it, the 14th and 15th of all fields.
+    let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
+    ticks.sum()
+}
+
 /// A target whose first writes take as long as the test likes.
 struct Slow {
     gate: Mutex<bool>,
