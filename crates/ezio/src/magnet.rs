@@ -8,6 +8,7 @@ mod talk;
 
 use crate::control::{self, Control, ControlConfig, Counters};
 use crate::engine;
+use crate::hashing::memory_available;
 use crate::inspect::hex;
 use crate::names;
 use crate::node::{self, NodeOptions};
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use swarm::fetch::{Action, Event, Fault, Fetch, PeerId};
+use swarm::fetch::{Action, Event, Fault, Fetch, METADATA_LEN_MAX, PeerId};
 use swarm::magnet::Magnet;
 use swarm::metainfo::Metainfo;
 use swarm::networks::Networks;
@@ -149,7 +150,7 @@ impl<'a> Fetcher<'a> {
         Ok(Fetcher {
             magnet,
             note,
-            fetch: Fetch::new(magnet.info_hash),
+            fetch: Fetch::new(magnet.info_hash, metadata_len_max(memory_available())),
             control,
             networks: options.networks.clone(),
             listeners,
@@ -367,6 +368,12 @@ impl Drop for Fetcher<'_> {
         // Their threads notice; the channel's end lets go of those who wait to tell something.
         self.lines.values().filter_map(|known| known.line.as_ref()).for_each(|line| line.close());
     }
+}
+
+/// Bytes of metadata that are taken where so much memory is available: a quarter of it, because they are
+/// there up to three times, as pieces that have come, as a whole, and as a torrent.
+fn metadata_len_max(available: Option<u64>) -> u64 {
+    available.map_or(METADATA_LEN_MAX, |len| len / 4)
 }
 
 /// Announces that we look for the torrent, to the link's trackers and on the local network.

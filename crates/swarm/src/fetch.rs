@@ -2,7 +2,8 @@
 //!
 //! Each attempt takes all of it from one peer, so whoever lies is known. One attempt runs; another
 //! joins when that takes seconds, so that who is silent or slow costs seconds. Memory grows with
-//! what has come, never with what was promised. Sockets and clocks are the caller's.
+//! what has come, never with what was promised, and all attempts together have no more than the
+//! caller allows one. Sockets and clocks are the caller's.
 
 use crate::metainfo::Digest;
 use crate::time::Time;
@@ -12,7 +13,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use sha1::{Digest as _, Sha1};
 
-/// Most bytes of metadata that are taken, as many as a `.torrent` file may have.
+/// Most bytes of metadata that are ever taken, as many as a `.torrent` file may have.
 pub const METADATA_LEN_MAX: u64 = 256 << 20;
 
 /// A connection. The caller numbers them and uses no number twice.
@@ -54,9 +55,17 @@ pub enum Fault {
     /// It says that it has none, or nothing about it.
     #[error("it does not hand out the torrent's metadata")]
     HasNone,
-    /// It names an impossible length.
-    #[error("it says that the metadata has {0} bytes; at most 256 MiB are taken")]
-    Length(u64),
+    /// It names a length that is impossible, or more than there is memory for.
+    #[error(
+        "it says that the metadata has {said} bytes, but at most {max} are taken with this machine's memory; \
+         if it is right, give the .torrent file instead"
+    )]
+    Length {
+        /// Bytes that it says there are.
+        said: u64,
+        /// Bytes that are taken.
+        max: u64,
+    },
     /// A piece that it was not asked for.
     #[error("it sent piece {0} of the metadata, which it was not asked for")]
     NotAsked(u32),
@@ -105,6 +114,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Fetch {
     info_hash: Digest,
+    len_max: u64,
     peers: BTreeMap<PeerId, State>,
     /// When the last attempt began.
     begun: Option<Time>,
@@ -156,10 +166,12 @@ impl Attempt {
 }
 
 impl Fetch {
-    /// Nothing has come, nobody is known.
+    /// Nothing has come, nobody is known. At most `len_max` bytes are kept, and never more than
+    /// [`METADATA_LEN_MAX`]: anybody can send as much, and only its hash says what it is.
     #[must_use]
-    pub fn new(info_hash: Digest) -> Fetch {
-        Fetch { info_hash, peers: BTreeMap::new(), begun: None, over: false }
+    pub fn new(info_hash: Digest, len_max: u64) -> Fetch {
+        let len_max = len_max.min(METADATA_LEN_MAX);
+        Fetch { info_hash, len_max, peers: BTreeMap::new(), begun: None, over: false }
     }
 
     /// Takes `event` in and returns what shall be done about it, in this order.
@@ -205,12 +217,12 @@ impl Fetch {
             return;
         }
         let fault = match (id, len) {
-            (Some(id), Some(len)) if (1..=METADATA_LEN_MAX).contains(&len) => {
+            (Some(id), Some(len)) if (1..=self.len_max).contains(&len) => {
                 // Checked just now.
                 *state = State::Ready(id, len as u32);
                 return;
             }
-            (Some(_), Some(len)) => Fault::Length(len),
+            (Some(_), Some(said)) => Fault::Length { said, max: self.len_max },
             _ => Fault::HasNone,
         };
         self.close(peer, fault, out);
@@ -232,6 +244,18 @@ impl Fetch {
         match fault {
             Some(fault) => self.close(peer, fault, out),
             None => self.finish(peer, out),
+        }
+        self.keep_within(now, out);
+    }
+
+    /// Gives up the slowest attempt when all of them together have more than one may have.
+    fn keep_within(&mut self, now: Time, out: &mut Vec<Action>) {
+        let bytes: u64 = self.attempts().map(|(_, attempt)| attempt.came()).sum();
+        let slowest = self.ranked(now).next().filter(|_| self.attempts().count() > 1);
+        if let Some((peer, _)) = slowest
+            && bytes > self.len_max
+        {
+            self.close(peer, Fault::Slow, out);
         }
     }
 
@@ -267,11 +291,10 @@ impl Fetch {
         }
         let waiting = self.peers.values().any(|state| matches!(state, State::Ready(..)));
         let full = self.attempts().count() >= ATTEMPTS_MAX;
-        let bytes: u64 = self.attempts().map(|(_, attempt)| attempt.came()).sum();
-        let (slowest, fastest) = (self.ranked(now).next(), self.ranked(now).next_back());
-        if let (Some((peer, age)), Some((best, _))) = (slowest, fastest)
-            && peer != best
-            && (bytes > METADATA_LEN_MAX || full && waiting && age >= SLOW_AFTER)
+        if let Some((peer, age)) = self.ranked(now).next()
+            && full
+            && waiting
+            && age >= SLOW_AFTER
         {
             self.close(peer, Fault::Slow, out);
         }
@@ -366,6 +389,7 @@ const WINDOW: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString as _;
     use alloc::vec;
 
     /// Two pieces and a bit.
@@ -383,7 +407,7 @@ mod tests {
 
     impl World {
         fn new() -> World {
-            World { fetch: Fetch::new(Sha1::digest(metadata()).into()), now: Time(0) }
+            World { fetch: Fetch::new(Sha1::digest(metadata()).into(), u64::MAX), now: Time(0) }
         }
 
         fn on(&mut self, event: Event<'_>) -> Vec<Action> {
@@ -445,13 +469,50 @@ mod tests {
     #[test]
     fn lengths_that_cannot_be_are_refused_before_anything_is_asked() {
         for len in [0, METADATA_LEN_MAX + 1, u64::MAX] {
-            assert_eq!(World::new().meet(1, len), [close(1, Fault::Length(len))]);
+            let length = Fault::Length { said: len, max: METADATA_LEN_MAX };
+            assert_eq!(World::new().meet(1, len), [close(1, length)]);
         }
         let mut world = World::new();
         world.on(Event::Opened(PeerId(1)));
         assert_eq!(world.on(Event::Hello(PeerId(1), Some(7), None)), [close(1, Fault::HasNone)]);
         world.on(Event::Opened(PeerId(2)));
         assert_eq!(world.on(Event::Hello(PeerId(2), None, Some(9))), [close(2, Fault::HasNone)]);
+    }
+
+    #[test]
+    fn more_than_there_is_memory_for_is_refused_with_both_numbers() {
+        let mut world = World::new();
+        world.fetch = Fetch::new([0; 20], LEN as u64);
+        assert_eq!(world.meet(1, LEN as u64).len(), 3);
+        let length = Fault::Length { said: LEN as u64 + 1, max: LEN as u64 };
+        assert_eq!(world.meet(2, LEN as u64 + 1), [close(2, length)]);
+        let said = length.to_string();
+        assert!(said.contains("has 40001 bytes") && said.contains("at most 40000 are"), "{said}");
+        assert!(said.contains("give the .torrent file"), "{said}");
+    }
+
+    /// Four who send nearly all of what they promise had four times as much kept.
+    #[test]
+    fn all_attempts_together_keep_no_more_than_one_may() {
+        let mut world = World::new();
+        let len = 100 << 14;
+        world.fetch = Fetch::new([0; 20], len);
+        (1..=4).for_each(|peer| drop(world.meet(peer, len)));
+        let (mut next, mut most) = ([0_u32; 5], 0);
+        for _ in 0..200 {
+            let running: Vec<u32> = world.fetch.attempts().map(|(peer, _)| peer.0).collect();
+            for peer in running {
+                let piece = &mut next[peer as usize];
+                if *piece < 99 {
+                    world.data(peer, *piece, &[0; 16 << 10]);
+                    *piece += 1;
+                }
+                most = most.max(world.fetch.attempts().map(|(_, a)| a.came()).sum());
+            }
+            world.after(1);
+        }
+        assert!(most > len / 2, "{most}: there was something to bound");
+        assert!(most <= len, "{most} bytes, but at most {len} may be kept");
     }
 
     #[test]
