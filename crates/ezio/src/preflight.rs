@@ -179,8 +179,9 @@ fn make_file(path: &Path, len: u64) -> anyhow::Result<bool> {
     }
     let made = File::options().write(true).create_new(true).open(path);
     let sized = made.and_then(|file| {
-        // Nothing of it is left if it cannot be as long.
-        file.set_len(len).inspect_err(|_| drop(std::fs::remove_file(path)))
+        // Nothing of it is left if it cannot be as long, or its name may be lost.
+        let kept = file.set_len(len).and_then(|()| flush_name(path));
+        kept.inspect_err(|_| drop(std::fs::remove_file(path)))
     });
     match sized {
         Ok(()) => Ok(true),
@@ -193,6 +194,21 @@ fn make_file(path: &Path, len: u64) -> anyhow::Result<bool> {
             };
             bail!("make {shown}, {len} long: {why}{what}")
         }
+    }
+}
+
+/// Brings the name of a new file to the medium. That its bytes are there says nothing of its name: after a
+/// power cut a target that was finished might not be there (fsync(2)).
+fn flush_name(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match File::open(dir.unwrap_or(Path::new(".")))?.sync_all() {
+        // Some network file systems cannot flush directories, and keep names without being asked.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) =>
+        {
+            Ok(())
+        }
+        flushed => flushed,
     }
 }
 
