@@ -305,9 +305,7 @@ where
 {
     let place = large::Place::new(SHORT_LEN_MAX, &limits.long);
     let request = request.map(|body| place.measure(body));
-    let work = unary_up_to(REQUEST_LEN_MAX, session, request, work);
-    let late = |_| Status::deadline_exceeded("the request did not come in time").into_http();
-    tokio::time::timeout(CALL_TIME_MAX, work).await.unwrap_or_else(late)
+    within(CALL_TIME_MAX, unary_up_to(REQUEST_LEN_MAX, session, request, work)).await
 }
 
 /// Takes a torrent, which may be large: few at a time, and none for ever.
@@ -323,8 +321,16 @@ async fn added(
         let request = request.map(|body| place.measure(body));
         unary_up_to(MESSAGE_LEN_MAX, session, request, add).await
     };
-    let late = |_| Status::deadline_exceeded("the torrent did not come in time").into_http();
-    tokio::time::timeout(ADD_TIME_MAX, work).await.unwrap_or_else(late)
+    within(ADD_TIME_MAX, work).await
+}
+
+/// What is answered, or that it took too long.
+async fn within(
+    time_max: Duration,
+    work: impl Future<Output = http::Response<Body>>,
+) -> http::Response<Body> {
+    let late = |_| Status::deadline_exceeded("the request did not come in time").into_http();
+    tokio::time::timeout(time_max, work).await.unwrap_or_else(late)
 }
 
 async fn unary_up_to<M1, M2, B>(
@@ -362,8 +368,7 @@ async fn watch(
             .await
     };
     // It is answered as soon as the request has come; the rest follows.
-    let late = |_| Status::deadline_exceeded("the request did not come in time").into_http();
-    tokio::time::timeout(CALL_TIME_MAX, work).await.unwrap_or_else(late)
+    within(CALL_TIME_MAX, work).await
 }
 
 /// Forgets what is no hash: an empty one takes two bytes to send, and twelve times as much to keep.
