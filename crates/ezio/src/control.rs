@@ -7,13 +7,14 @@
 
 mod announce;
 mod client;
+pub mod events;
 mod fleet;
 mod http;
 pub mod interfaces;
 pub mod lsd;
 mod reports;
 
-pub(crate) use client::{Followed, Refused, follow};
+pub(crate) use client::{Refused, follow};
 pub use client::{fetch, fetch_until, post, tell};
 pub use fleet::{Ended, Told, Turn};
 pub use http::{HttpConfig, Looked};

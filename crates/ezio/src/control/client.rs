@@ -3,6 +3,7 @@
 //! hyper, which serves here anyway, also asks: it leaves connecting to us, so the source address,
 //! every time limit and every size is in plain sight. No encryption, no proxies, no cookies.
 
+use super::events::{Events, Followed};
 use super::{Context, runtime};
 use crate::names;
 use anyhow::{Context as _, bail, ensure};
@@ -137,19 +138,10 @@ fn deliver(url: &str, body: &Value, time_max: Duration) -> anyhow::Result<Vec<u8
     Ok(body)
 }
 
-/// A server-sent event.
-pub(crate) struct Followed<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) data: &'a str,
-}
-
 /// A server that will not say more however often it is asked.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Refused(String);
-
-/// Bytes of an event at most: of 1024 machines with every text as long as it may be.
-const EVENT_LEN_MAX: usize = 16 << 20;
 
 /// Passes on the server-sent events of `url` until `take` has enough, `stop` is set, or the server ends
 /// them. Blocks the calling thread, as [`fetch`] does.
@@ -191,16 +183,15 @@ async fn events(
         let response = timeout(SILENCE_MAX, sender.send_request(request)).await;
         let response = response.context("no answer")?.context("no HTTP answer")?;
         refused(response.status(), response.headers())?;
-        let (mut body, mut buffer) = (response.into_body(), Vec::new());
+        let (mut body, mut events) = (response.into_body(), Events::default());
         loop {
             let frame = timeout(SILENCE_MAX, body.frame()).await.context("it is silent")?;
             let Some(frame) = frame else { return Ok(()) };
             let frame = frame.context("the events broke off")?;
-            buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            if pass_on(&mut buffer, take)?.is_break() {
+            let bytes = frame.data_ref().map_or(&[][..], |data| data);
+            if events.pass_on(bytes, take)?.is_break() {
                 return Ok(());
             }
-            ensure!(buffer.len() <= EVENT_LEN_MAX, "an event has more than {EVENT_LEN_MAX} bytes");
         }
     };
     tokio::pin!(work);
@@ -228,27 +219,6 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> anyhow::Result<()> {
         status => bail!("the server says {status}"),
     };
     Err(Refused(why.to_owned()).into())
-}
-
-/// Takes whole events off the buffer: `event: NAME`, `data: TEXT`, an empty line, as ours are.
-fn pass_on(
-    buffer: &mut Vec<u8>,
-    take: &mut dyn FnMut(Followed<'_>) -> anyhow::Result<ControlFlow<()>>,
-) -> anyhow::Result<ControlFlow<()>> {
-    let (mut at, mut flow) = (0, ControlFlow::Continue(()));
-    while let Some(len) = buffer[at..].windows(2).position(|two| two == b"\n\n") {
-        let event = std::str::from_utf8(&buffer[at..at + len]).context("an event is no UTF-8")?;
-        let field = |name: &str| {
-            event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim_start()
-        };
-        flow = take(Followed { name: field("event:"), data: field("data:") })?;
-        at += len + 2;
-        if flow.is_break() {
-            break;
-        }
-    }
-    buffer.drain(..at);
-    Ok(flow)
 }
 
 /// Waits until `flag` is set, as a signal does it, which wakes nobody.
@@ -416,24 +386,6 @@ mod tests {
         });
         let found = found.map(|uri| uri.to_string()).map_err(|e| format!("{e:#}"));
         assert_eq!(found, wanted.map(str::to_owned).map_err(str::to_owned));
-    }
-
-    #[test]
-    fn events_come_in_pieces_of_any_size() {
-        let text = b"event: a\ndata: {\"x\": 1}\n\nevent: b\ndata: 2\n\nevent: c\n";
-        for piece in 1..text.len() {
-            let (mut buffer, mut seen) = (Vec::new(), Vec::new());
-            for bytes in text.chunks(piece) {
-                buffer.extend_from_slice(bytes);
-                let mut take = |event: Followed<'_>| {
-                    seen.push(format!("{}={}", event.name, event.data));
-                    Ok(ControlFlow::Continue(()))
-                };
-                assert!(pass_on(&mut buffer, &mut take).unwrap().is_continue());
-            }
-            assert_eq!(seen, ["a={\"x\": 1}", "b=2"]);
-            assert_eq!(buffer, b"event: c\n");
-        }
     }
 
     #[test]

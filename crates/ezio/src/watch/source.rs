@@ -1,6 +1,6 @@
 //! Where the news come from: a thread that asks, and asks again when nobody answers any more.
 
-use crate::control::{self, Followed};
+use crate::control::{self, events::Followed};
 use crate::legacy::Client;
 use crate::legacy::messages::Everything;
 use anyhow::Context as _;
