@@ -145,7 +145,7 @@ pub fn rows(seed: u64) -> Vec<Row> {
     let mut rows: Vec<Row> = [1, 2, 3, 4, 8, 16, 32]
         .map(|n| Row::new(&format!("equal, N = {n}"), room(n, PIECE_LEN, seed)))
         .into();
-    for n in [8, 16] {
+    for n in [8, 16, 32] {
         let name = format!("equal, N = {n}, 1024 pieces");
         rows.push(Row::new(&name, room(n, PIECE_LEN / 4, seed)));
     }
