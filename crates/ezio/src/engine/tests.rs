@@ -231,8 +231,10 @@ fn what_a_peer_took_before_it_left_is_counted() {
     for piece in [2, 0] {
         let (dir, shared) = (tempfile::tempdir().unwrap(), shared());
         let (link, mut peer) = link_of_a_source(LEN, dir.path());
-        // A socket never takes the whole block.
+        // The sockets never take the whole block: with all of it handed over the writer would wait until
+        // it is time for a keep-alive, which it was seen to do.
         socket2::SockRef::from(&link.stream).set_send_buffer_size(16 << 10).unwrap();
+        socket2::SockRef::from(&peer).set_recv_buffer_size(16 << 10).unwrap();
         link.with_outbox(|outbox| {
             outbox.allow(u64::MAX);
             outbox.request(Block { piece, begin: 0, len: LEN }).unwrap();
