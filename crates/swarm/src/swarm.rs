@@ -410,29 +410,11 @@ impl Swarm {
     /// Events about peers and torrents that are not (or no longer) known are ignored: threads
     /// report what they did after the swarm has forgotten why.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
-        self.note(now, event, out);
-        self.settle(out);
-    }
-
-    /// The first half of [`handle`](Swarm::handle): all but what depends on the whole, which are turns and
-    /// wishes. Several events that have come at the same time need that only once.
-    pub fn note(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         self.now = self.now.max(now);
         self.dispatch(event);
-        out.append(&mut self.out);
-    }
-
-    /// The second half of [`handle`](Swarm::handle), due after [`note`](Swarm::note): gives turns out, and
-    /// tells peers whether we want one.
-    pub fn settle(&mut self, out: &mut Vec<Action>) {
-        if !self.dirty {
-            return;
+        if self.dirty {
+            self.settle();
         }
-        self.fill_slots();
-        self.ask_strangers();
-        self.tell_interest();
-        // Asking changes what interest depends on, but that has just been told.
-        self.dirty = false;
         out.append(&mut self.out);
     }
 
@@ -507,6 +489,15 @@ impl Swarm {
         if self.news_at.is_some_and(|at| at <= self.now) {
             self.announce();
         }
+    }
+
+    /// After something changed: gives turns out, and tells peers whether we want one.
+    fn settle(&mut self) {
+        self.fill_slots();
+        self.ask_strangers();
+        self.tell_interest();
+        // Asking changes what interest depends on, but that has just been told.
+        self.dirty = false;
     }
 
     fn send(&mut self, peer: PeerId, message: Message) {

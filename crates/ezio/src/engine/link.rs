@@ -88,13 +88,6 @@ impl Link {
 
     /// Changes the outbox and wakes the writer. A peer that lets too much wait is sent away.
     pub(super) fn with_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
-        let result = self.change_outbox(change);
-        self.wake();
-        result
-    }
-
-    /// The same, but the writer sleeps on until somebody [wakes](Link::wake) it.
-    pub(super) fn change_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
         let mut outbox = self.lock_outbox();
         let result = change(&mut outbox);
         let full = outbox.control_len() > self.control_max();
@@ -102,22 +95,18 @@ impl Link {
         if full {
             self.close();
         }
+        self.changed.notify_one();
         result
     }
 
-    /// Has the writer look into the outbox.
-    pub(super) fn wake(&self) {
-        self.changed.notify_one();
-    }
-
     /// Hands out a piece of the torrent's metadata (BEP 9), which exists, with the id that the peer
-    /// wants it with; refuses if it does not read what it has asked for. Does not wake the writer.
+    /// wants it with; refuses if it does not read what it has asked for.
     pub(super) fn hand_out(&self, id: u8, piece: u32) {
         let info = self.torrent.metainfo.info_bytes();
         let start = piece as usize * METADATA_PIECE_LEN as usize;
         let end = info.len().min(start + METADATA_PIECE_LEN as usize);
         let Some(bytes) = info.get(start..end) else { return };
-        self.change_outbox(|outbox| {
+        self.with_outbox(|outbox| {
             let data = Metadata::Data { piece, total: Some(info.len() as u64), bytes };
             let waits = outbox.control_len() > METADATA_WAITING_MAX;
             let payload = if waits { Metadata::Reject(piece) } else { data }.encode();
@@ -159,13 +148,13 @@ impl Link {
         }
     }
 
-    /// Asks for a run: its blocks are expected from now on. Does not wake the writer.
+    /// Asks for a run: its blocks are expected from now on.
     pub(super) fn request(&self, run: Run) {
         let mut expected = self.lock_expected();
         expected.push(run);
         let full = expected.len() > EXPECTED_MAX;
         drop(expected);
-        self.change_outbox(|outbox| {
+        self.with_outbox(|outbox| {
             blocks(run).for_each(|block| outbox.say(&Message::Request(block)))
         });
         if full {
@@ -178,10 +167,10 @@ impl Link {
         self.lock_expected().clear();
     }
 
-    /// Takes a request back: what still comes of it is not expected. Does not wake the writer.
+    /// Takes a request back: what still comes of it is not expected.
     pub(super) fn cancel(&self, run: Run) {
         forget(&mut self.lock_expected(), run.piece, run.begin, run.len);
-        self.change_outbox(|outbox| {
+        self.with_outbox(|outbox| {
             blocks(run).for_each(|block| outbox.say(&Message::Cancel(block)))
         });
     }

@@ -16,8 +16,7 @@ use super::{
 use crate::inspect::hex;
 use crate::panics::or_abort;
 use crate::store::Store;
-use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -44,8 +43,6 @@ pub(super) struct Scheduler {
     links: BTreeMap<PeerId, Arc<Link>>,
     /// What is to be told to the swarm when its actions are done.
     later: Vec<Event>,
-    /// Whose writers are to be woken.
-    told: BTreeSet<PeerId>,
     addresses: BTreeMap<(TorrentId, SocketAddr), Address>,
     gossip: Gossip,
     next_torrent: u32,
@@ -102,9 +99,6 @@ const LINKS_MAX: usize = 64;
 /// 512 at the most at a time.
 const ADDRESSES_MAX: usize = 1024;
 
-/// So many inputs at most are taken before turns are given out: some milliseconds' work.
-const TAKEN_MAX: usize = 64;
-
 /// How long not to dial who was sent away for silence, and who for anything else.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 const BAD_FOR: Duration = Duration::from_secs(60);
@@ -155,7 +149,6 @@ impl Scheduler {
             torrents: BTreeMap::new(),
             links: BTreeMap::new(),
             later: Vec::new(),
-            told: BTreeSet::new(),
             addresses: BTreeMap::new(),
             gossip: Gossip::default(),
             next_torrent: 0,
@@ -169,21 +162,17 @@ impl Scheduler {
     pub(super) fn run(mut self, receiver: Receiver<Waiting>) {
         loop {
             match receiver.recv_timeout(self.timeout()) {
-                Ok(first) => {
-                    if !self.take_all(first, &receiver) {
-                        break;
-                    }
+                Ok(Waiting { input: Input::Stop, .. }) | Err(RecvTimeoutError::Disconnected) => {
+                    break;
                 }
+                Ok(waiting) => self.take(waiting.input),
                 Err(RecvTimeoutError::Timeout) => self.handle(Event::Tick),
-                Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.settle();
             if self.published.elapsed() >= STATUS_PERIOD {
                 self.dial_idle();
                 self.tell_of_others();
                 self.publish();
             }
-            self.wake_writers();
         }
         for link in self.links.values() {
             link.close();
@@ -205,41 +194,6 @@ impl Scheduler {
     fn now(&self) -> Time {
         // 584 years fit.
         Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    /// Takes what has come, from `first` on. `false` at the end of all.
-    ///
-    /// On a busy machine several inputs wait. What depends on all of them, turns and wishes, is decided
-    /// once then, and each writer is woken once.
-    fn take_all(&mut self, first: Waiting, receiver: &Receiver<Waiting>) -> bool {
-        for waiting in iter::once(first).chain(receiver.try_iter()).take(TAKEN_MAX) {
-            if matches!(waiting.input, Input::Stop) {
-                return false;
-            }
-            self.take(waiting.input);
-        }
-        true
-    }
-
-    /// Decides what depends on all that has come.
-    fn settle(&mut self) {
-        loop {
-            let mut actions = Vec::new();
-            self.swarm.settle(&mut actions);
-            if actions.is_empty() {
-                return;
-            }
-            self.act_all(actions);
-        }
-    }
-
-    /// Wakes the writers of the links that there is something new to send for.
-    fn wake_writers(&mut self) {
-        for peer in std::mem::take(&mut self.told) {
-            if let Some(link) = self.links.get(&peer) {
-                link.wake();
-            }
-        }
     }
 
     fn take(&mut self, input: Input) {
@@ -269,10 +223,8 @@ impl Scheduler {
                 self.failed(addr);
             }
             Input::Event(event) => {
-                if let Event::Served(peer, _) = event
-                    && let Some(link) = self.links.get(&peer)
-                {
-                    link.touch();
+                if let Event::Served(peer, _) = event {
+                    self.link(peer, Link::touch);
                 }
                 self.handle(event);
             }
@@ -319,10 +271,9 @@ impl Scheduler {
         }
     }
 
-    /// Tells the swarm; what it decides then comes with the next [`settle`](Scheduler::settle).
     fn handle(&mut self, event: Event) {
         let mut actions = Vec::new();
-        self.swarm.note(self.now(), event, &mut actions);
+        self.swarm.handle(self.now(), event, &mut actions);
         self.act_all(actions);
     }
 
@@ -336,24 +287,22 @@ impl Scheduler {
     fn act(&mut self, action: Action) {
         match action {
             Action::Send(peer, message) => {
-                self.tell(peer, |link| link.change_outbox(|outbox| outbox.say(&message)));
+                self.link(peer, |link| link.with_outbox(|outbox| outbox.say(&message)));
             }
             Action::Allow(peer, bytes) => {
-                self.tell(peer, |link| link.change_outbox(|outbox| outbox.allow(bytes)));
+                self.link(peer, |link| link.with_outbox(|outbox| outbox.allow(bytes)));
             }
             Action::Uplink(peer, uplink) => {
-                if let Some(link) = self.links.get(&peer) {
-                    link.uplink.store(uplink as u8, Ordering::Relaxed);
-                }
+                self.link(peer, |link| link.uplink.store(uplink as u8, Ordering::Relaxed));
             }
             Action::Deny(peer) => {
                 // What it drops is known to the swarm.
-                self.tell(peer, |link| {
-                    link.change_outbox(|outbox| outbox.deny());
+                self.link(peer, |link| {
+                    link.with_outbox(|outbox| outbox.deny());
                 });
             }
-            Action::Request(peer, run) => self.tell(peer, |link| link.request(run)),
-            Action::Cancel(peer, run) => self.tell(peer, |link| link.cancel(run)),
+            Action::Request(peer, run) => self.link(peer, |link| link.request(run)),
+            Action::Cancel(peer, run) => self.link(peer, |link| link.cancel(run)),
             Action::Verify(torrent, piece) => self.verify(torrent, piece),
             Action::Store(torrent, piece) => self.store(torrent, piece),
             Action::Release(torrent, piece) => {
@@ -374,17 +323,17 @@ impl Scheduler {
             Action::Close(peer, reason) => {
                 let brief = matches!(reason, Reason::Silent | Reason::Full);
                 let wait = if brief { SILENT_FOR } else { BAD_FOR };
-                if let Some(link) = self.links.get(&peer) {
+                self.link(peer, |link| {
                     log_close(link, reason, wait);
                     link.close();
-                }
+                });
                 let again = Instant::now() + wait;
                 self.change_addresses(peer, |_| Address::Idle { again, failures: BAD_FAILURES });
             }
             Action::Met { peer, pex_id, port } => self.met(peer, pex_id, port),
             Action::Pex(peer, pex) => self.told_of(peer, &pex),
             Action::Metadata { peer, id, piece } => {
-                self.tell(peer, |link| link.hand_out(id, piece))
+                self.link(peer, |link| link.hand_out(id, piece))
             }
             Action::MorePeers(torrent) => self.notify(torrent, Notice::MorePeers),
             Action::Wrong(torrent, peer, piece) => {
@@ -396,12 +345,10 @@ impl Scheduler {
         }
     }
 
-    /// Changes what a link has to send; its writer is woken at the end of the turn. A link that has ended
-    /// has nothing to be told.
-    fn tell(&mut self, peer: PeerId, tell: impl FnOnce(&Link)) {
+    /// A link that has ended has nothing to be told.
+    fn link(&self, peer: PeerId, tell: impl FnOnce(&Link)) {
         if let Some(link) = self.links.get(&peer) {
             tell(link);
-            self.told.insert(peer);
         }
     }
 
@@ -671,7 +618,7 @@ impl Scheduler {
     fn tell_of_others(&mut self) {
         for (peer, id, pex) in self.gossip.due(Instant::now()) {
             let message = Message::Extended { id, payload: pex.encode() };
-            self.tell(peer, |link| link.change_outbox(|outbox| outbox.say(&message)));
+            self.link(peer, |link| link.with_outbox(|outbox| outbox.say(&message)));
         }
     }
 
