@@ -5,7 +5,6 @@
 
 use super::link::Link;
 use super::pieces::Pool;
-use super::tcp;
 use super::throttle::Throttle;
 use super::{Input, Inputs, Shared};
 use std::io::{self, Read};
@@ -99,7 +98,9 @@ impl Reader<'_> {
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(tcp::silence()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(io::Error::other("nothing was heard of it for minutes"))
+            }
             Err(error) => Err(error),
         }
     }
@@ -163,7 +164,7 @@ impl Reader<'_> {
         let (head, rest) = into.split_at_mut(here);
         head.copy_from_slice(&self.buffer[self.start..self.start + here]);
         self.start += here;
-        tcp::receive_exact(&self.link.stream, rest)
+        (&self.link.stream).read_exact(rest)
     }
 
     fn request(&mut self, block: Block) -> io::Result<()> {

@@ -1,5 +1,5 @@
-//! What is asked of TCP for a connection: which congestion control, how many bytes may wait in the
-//! network, and how many have to be here before a reader is woken.
+//! What is asked of TCP for a connection: which congestion control, and how many bytes may wait in
+//! the network.
 //!
 //! A dozen connections share a port, each with a window of its own that its congestion control
 //! opens until something is dropped. So they fill the queue of the port together, and what should
@@ -24,9 +24,6 @@
 //! and 1.17 times the ideal time became 1.09.
 
 use super::link::Link;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use std::io;
 use std::net::TcpStream;
@@ -153,68 +150,6 @@ pub(super) fn choose_congestion(stream: &TcpStream) {
     }
 }
 
-/// Receives as many bytes as `rest` has.
-///
-/// The kernel wakes a reader for each packet, which on a link of 12.5 Mbit/s comes each millisecond: of
-/// 33 nodes on two cores those wake-ups took a quarter of all time. Here it is asked to wait for the rest,
-/// or for [`WAKE_AT`] of it (`SO_RCVLOWAT`, socket(7)); poll(2) keeps to that, and is woken all the same when
-/// the window is full or the connection ends. recv(2) itself must not wait so: what it has taken already
-/// does not count for its next wake-up.
-pub(super) fn receive_exact(stream: &TcpStream, mut rest: &mut [u8]) -> io::Result<()> {
-    let mut wake_at = 1;
-    while !rest.is_empty() {
-        match recv(stream, &mut *rest, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((len, _)) => rest = &mut rest[len..],
-            Err(Errno::AGAIN) => {
-                let enough = rest.len().min(WAKE_AT);
-                if enough != wake_at {
-                    wake_when(stream, enough)?;
-                    wake_at = enough;
-                }
-                wait(stream)?;
-            }
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    // A message that comes next may be short.
-    if wake_at == 1 { Ok(()) } else { wake_when(stream, 1) }
-}
-
-/// So many bytes are worth being woken for: a socket's buffer has more, so its window never closes for it.
-const WAKE_AT: usize = 32 << 10;
-
-/// Waits until something is to be received, or nothing was for as long as the socket may be silent.
-fn wait(stream: &TcpStream) -> io::Result<()> {
-    let silence_max = stream.read_timeout()?.and_then(|left| Timespec::try_from(left).ok());
-    match poll(&mut [PollFd::new(stream, PollFlags::IN)], silence_max.as_ref()) {
-        Ok(0) => Err(silence()),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Nothing came for as long as a socket may be silent.
-pub(super) fn silence() -> io::Error {
-    io::Error::other("nothing was heard of it for minutes")
-}
-
-/// Sets `SO_RCVLOWAT`.
-#[allow(unsafe_code)] // setsockopt(2) takes a pointer, and no library that we have asks for this.
-fn wake_when(stream: &TcpStream, bytes: usize) -> io::Result<()> {
-    // At most `WAKE_AT`.
-    let bytes = bytes as libc::c_int;
-    let len = size_of::<libc::c_int>() as libc::socklen_t;
-    let (socket, name) = (libc::SOL_SOCKET, libc::SO_RCVLOWAT);
-    // SAFETY: the descriptor is open as long as `stream` is borrowed. The kernel reads `len` bytes, all of
-    // which `bytes` has.
-    let answer = unsafe {
-        libc::setsockopt(stream.as_raw_fd(), socket, name, (&raw const bytes).cast(), len)
-    };
-    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// The first words of `struct tcp_info` (linux/tcp.h); there is one for each position below.
 type Info = [u32; MIN_RTT + 1];
 
@@ -291,42 +226,6 @@ mod tests {
         assert!((1..1_000_000).contains(&info[RTT]), "{info:?}");
         assert!((1..=info[RTT] * 8).contains(&info[MIN_RTT]), "{info:?}");
         assert_eq!(info[UNACKED], 0, "what was read was acknowledged: {info:?}");
-    }
-
-    #[test]
-    fn what_comes_in_parts_is_received_whole() {
-        let (mut here, mut there) = pair();
-        let sent: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
-        let message = b"short".to_vec();
-        let sender = std::thread::spawn({
-            let (sent, message) = (sent.clone(), message.clone());
-            move || {
-                for part in sent.chunks(1357) {
-                    here.write_all(part).unwrap();
-                }
-                here.write_all(&message).unwrap();
-                here
-            }
-        });
-        let mut received = vec![0; sent.len()];
-        receive_exact(&there, &mut received).unwrap();
-        assert!(received == sent);
-        // Fewer bytes than were waited for wake the reader again.
-        let mut next = vec![0; message.len()];
-        there.read_exact(&mut next).unwrap();
-        assert_eq!(next, message);
-        drop(sender.join().unwrap());
-        let error = receive_exact(&there, &mut [0]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn who_is_silent_within_a_block_is_given_up() {
-        let (mut here, there) = pair();
-        there.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        here.write_all(b"begun").unwrap();
-        let error = receive_exact(&there, &mut [0; 100]).unwrap_err();
-        assert_eq!(error.to_string(), silence().to_string());
     }
 
     #[test]
